@@ -1,0 +1,171 @@
+/**
+ * The index: where a gateway keeps what it owns. Each method is one transaction, durable when it resolves. `sqlite.ts`
+ * implements it; `test/contracts/metadata-index.ts` is what every implementation must pass.
+ */
+import type { CID } from 'multiformats/cid'
+import type {
+  AccessKeyRecord,
+  BucketRecord,
+  KnownProviderRecord,
+  ObjectRecord,
+  PartRecord,
+  SegmentRecord,
+  ShardState,
+  StoredObject,
+  StoredSegment,
+  UploadRecord
+} from './records.ts'
+
+/** S3's conditional writes, decided inside the committing transaction. ETags without quotes; `*` matches any. */
+export interface WriteCondition {
+  ifMatch?: string
+  ifNoneMatch?: string
+}
+
+export interface Page<T> {
+  items: T[]
+  /** More follow after the last item. */
+  isTruncated: boolean
+}
+
+/** What an object's bytes are made of, in order; `blocks` are the manifest and dag-pb nodes above them. */
+export interface NewContent {
+  segments: SegmentRecord[]
+  blocks: SegmentRecord[]
+}
+
+export interface BucketIndex {
+  /** @throws `BUCKET_EXISTS`, `BUCKET_OWNED_BY_YOU` */
+  createBucket: (bucket: BucketRecord) => Promise<void>
+  getBucket: (name: string) => Promise<BucketRecord | undefined>
+  /** @throws `NO_SUCH_BUCKET`, `BUCKET_NOT_EMPTY` (objects or unfinished uploads) */
+  deleteBucket: (name: string) => Promise<void>
+  /** By name, bytewise, strictly after `after`. */
+  listBuckets: (owner: string, options: { prefix: string; after: string; limit: number }) => Promise<Page<BucketRecord>>
+}
+
+export interface ObjectIndex {
+  /**
+   * Makes the object visible with all that it is made of, and queues for release what it replaces and nothing else
+   * uses, in one transaction.
+   *
+   * @throws `NO_SUCH_BUCKET`, `PRECONDITION_FAILED`; `NO_SUCH_KEY` for `ifMatch` on an absent key
+   */
+  commitObject: (object: ObjectRecord, content: NewContent, condition?: WriteCondition) => Promise<void>
+  /**
+   * Another name (or other metadata) for content that is already there. `blocks` replace the source's where the
+   * manifest differs (a re-wrapped key); otherwise they are shared.
+   *
+   * @throws `NO_SUCH_BUCKET`, `PRECONDITION_FAILED`; `NO_SUCH_KEY` when the content is gone by now
+   */
+  commitCopy: (object: ObjectRecord, sourceContentId: number, blocks?: SegmentRecord[], condition?: WriteCondition) => Promise<void>
+  getObject: (bucket: string, key: string) => Promise<StoredObject | undefined>
+  /** @returns whether there was one. @throws `PRECONDITION_FAILED` */
+  deleteObject: (bucket: string, key: string, condition?: WriteCondition) => Promise<boolean>
+  /** Keys with `prefix`, in UTF-8 byte order, strictly after `after` (or at and after, with `inclusive`). */
+  listObjects: (bucket: string, options: { prefix: string; after: string; inclusive?: boolean; limit: number }) => Promise<Page<StoredObject>>
+  /**
+   * The data segments of a content that overlap bytes [start, end), in order, with the offset of each in the object.
+   */
+  getSegments: (contentId: number, start: number, end: number) => Promise<Array<{ offset: number; segment: StoredSegment }>>
+  getBlocks: (contentId: number) => Promise<StoredSegment[]>
+  /** Holds the content against release while a reader uses it; call the returned function when done. In memory only. */
+  pinContent: (contentId: number) => () => void
+}
+
+export interface UploadIndex {
+  /** @throws `NO_SUCH_BUCKET` */
+  createUpload: (upload: UploadRecord) => Promise<void>
+  getUpload: (bucket: string, key: string, uploadId: string) => Promise<UploadRecord | undefined>
+  /** By key, then by upload id, strictly after the pair. */
+  listUploads: (
+    bucket: string,
+    options: { prefix: string; afterKey: string; afterUploadId: string; limit: number }
+  ) => Promise<Page<UploadRecord>>
+  /** Replaces a part of the same number. @throws `NO_SUCH_UPLOAD` */
+  commitPart: (uploadId: string, part: PartRecord, segments: SegmentRecord[]) => Promise<void>
+  listParts: (uploadId: string, options: { after: number; limit: number }) => Promise<Page<PartRecord>>
+  /** All segments of the named parts, in part order: what the manifest is made of. @throws `INVALID_PART` */
+  getPartSegments: (uploadId: string, partNumbers: readonly number[]) => Promise<StoredSegment[]>
+  /**
+   * Turns the named parts into the object; parts not named, and the upload, are gone. `etags` must still be those of
+   * the parts, so that a part replaced meanwhile is not taken for the one the caller saw.
+   *
+   * @throws `NO_SUCH_UPLOAD`, `INVALID_PART`, `PRECONDITION_FAILED`
+   */
+  completeUpload: (
+    uploadId: string,
+    parts: ReadonlyArray<{ partNumber: number; etag: string }>,
+    object: ObjectRecord,
+    blocks: SegmentRecord[],
+    condition?: WriteCondition
+  ) => Promise<void>
+  /** @returns whether there was one */
+  abortUpload: (bucket: string, key: string, uploadId: string) => Promise<boolean>
+}
+
+/** One shard, by where it stands. */
+export interface ShardAddress {
+  segmentId: number
+  index: number
+}
+
+export interface ShardPlacement extends ShardAddress {
+  provider: string
+  leaseUntil: number
+  at: number
+}
+
+export interface LeaseRow {
+  cid: CID
+  leaseUntil: number
+}
+
+export interface ShardIndex {
+  /** Segments with at least one shard not placed or known lost (`unknown`, `missing`, `wrong`), ids above `afterId`. */
+  listIncomplete: (options: { afterId: number; limit: number }) => Promise<StoredSegment[]>
+  getSegment: (id: number) => Promise<StoredSegment | undefined>
+  /** Records where shards are now; a segment that is gone meanwhile is skipped, and its shards queued for release. */
+  placeShards: (placements: readonly ShardPlacement[]) => Promise<void>
+  /** Records what was observed. Only where the shard is still with that provider. */
+  markShard: (shard: ShardAddress, provider: string, state: ShardState, proofAt?: number) => Promise<void>
+  /** All shards of a provider change between `healthy` and `offline`; other states stay. */
+  markProvider: (provider: string, state: 'healthy' | 'offline') => Promise<void>
+  /** Every provider that holds something. */
+  listHolders: () => Promise<Array<{ provider: string; shards: number; bytes: number }>>
+  /** Distinct CIDs held by `provider` whose lease ends before `before`, soonest first. */
+  listLeasesDue: (provider: string, before: number, limit: number) => Promise<LeaseRow[]>
+  renewed: (provider: string, cids: readonly CID[], leaseUntil: number) => Promise<void>
+  /** Which provider holds this CID, healthy first: for `/ipfs/{cid}`. */
+  findHolders: (cid: CID) => Promise<Array<{ provider: string; state: ShardState }>>
+  /** CIDs whose lease at `provider` nothing needs any more. */
+  listReleases: (provider: string, limit: number) => Promise<CID[]>
+  listReleaseProviders: () => Promise<string[]>
+  /** Takes rows off the release queue once the provider has answered. */
+  released: (provider: string, cids: readonly CID[]) => Promise<void>
+  /**
+   * Queues shards of a failed upload for release, so that even a gateway that dies right after gives them back.
+   * Rows that a committed segment needs at the same provider are left out.
+   */
+  queueReleases: (rows: ReadonlyArray<{ provider: string; cid: CID }>) => Promise<void>
+  totals: () => Promise<{ buckets: number; objects: number; objectBytes: number; segments: number; shards: number; incompleteSegments: number }>
+}
+
+export interface AccountIndex {
+  createAccessKey: (key: AccessKeyRecord) => Promise<void>
+  getAccessKey: (accessKeyId: string) => Promise<AccessKeyRecord | undefined>
+  listAccessKeys: () => Promise<AccessKeyRecord[]>
+  /** @returns whether there was one */
+  revokeAccessKey: (accessKeyId: string) => Promise<boolean>
+}
+
+export interface ProviderIndex {
+  saveProviders: (providers: readonly KnownProviderRecord[]) => Promise<void>
+  listProviders: () => Promise<KnownProviderRecord[]>
+}
+
+export interface MetadataIndex extends BucketIndex, ObjectIndex, UploadIndex, ShardIndex, AccountIndex, ProviderIndex {
+  /** Proves that the index is readable; rejects where it is not. */
+  ping: () => Promise<void>
+  close: () => Promise<void>
+}
