@@ -34,6 +34,13 @@ export interface NewContent {
   blocks: SegmentRecord[]
 }
 
+/** The ids that committed segments were given, in the order of the input: later placements name them. */
+export interface Committed {
+  contentId: number
+  segmentIds: number[]
+  blockIds: number[]
+}
+
 export interface BucketIndex {
   /** @throws `BUCKET_EXISTS`, `BUCKET_OWNED_BY_YOU` */
   createBucket: (bucket: BucketRecord) => Promise<void>
@@ -51,14 +58,14 @@ export interface ObjectIndex {
    *
    * @throws `NO_SUCH_BUCKET`, `PRECONDITION_FAILED`; `NO_SUCH_KEY` for `ifMatch` on an absent key
    */
-  commitObject: (object: ObjectRecord, content: NewContent, condition?: WriteCondition) => Promise<void>
+  commitObject: (object: ObjectRecord, content: NewContent, condition?: WriteCondition) => Promise<Committed>
   /**
    * Another name (or other metadata) for content that is already there. `blocks` replace the source's where the
    * manifest differs (a re-wrapped key); otherwise they are shared.
    *
    * @throws `NO_SUCH_BUCKET`, `PRECONDITION_FAILED`; `NO_SUCH_KEY` when the content is gone by now
    */
-  commitCopy: (object: ObjectRecord, sourceContentId: number, blocks?: SegmentRecord[], condition?: WriteCondition) => Promise<void>
+  commitCopy: (object: ObjectRecord, sourceContentId: number, blocks?: SegmentRecord[], condition?: WriteCondition) => Promise<Committed>
   getObject: (bucket: string, key: string) => Promise<StoredObject | undefined>
   /** @returns whether there was one. @throws `PRECONDITION_FAILED` */
   deleteObject: (bucket: string, key: string, condition?: WriteCondition) => Promise<boolean>
@@ -69,7 +76,10 @@ export interface ObjectIndex {
    */
   getSegments: (contentId: number, start: number, end: number) => Promise<Array<{ offset: number; segment: StoredSegment }>>
   getBlocks: (contentId: number) => Promise<StoredSegment[]>
-  /** Holds the content against release while a reader uses it; call the returned function when done. In memory only. */
+  /**
+   * Holds the content against release while a reader uses it; call the returned function when done (twice is fine).
+   * In memory only. @throws `NO_SUCH_KEY` when the content is gone by now
+   */
   pinContent: (contentId: number) => () => void
 }
 
@@ -82,16 +92,17 @@ export interface UploadIndex {
     bucket: string,
     options: { prefix: string; afterKey: string; afterUploadId: string; limit: number }
   ) => Promise<Page<UploadRecord>>
-  /** Replaces a part of the same number. @throws `NO_SUCH_UPLOAD` */
-  commitPart: (uploadId: string, part: PartRecord, segments: SegmentRecord[]) => Promise<void>
+  /** Replaces a part of the same number. Returns the segments' ids. @throws `NO_SUCH_UPLOAD` */
+  commitPart: (uploadId: string, part: PartRecord, segments: SegmentRecord[]) => Promise<number[]>
   listParts: (uploadId: string, options: { after: number; limit: number }) => Promise<Page<PartRecord>>
-  /** All segments of the named parts, in part order: what the manifest is made of. @throws `INVALID_PART` */
+  /** All segments of the named parts, in part order: what the manifest is made of. @throws `NO_SUCH_UPLOAD`, `INVALID_PART` */
   getPartSegments: (uploadId: string, partNumbers: readonly number[]) => Promise<StoredSegment[]>
   /**
    * Turns the named parts into the object; parts not named, and the upload, are gone. `etags` must still be those of
    * the parts, so that a part replaced meanwhile is not taken for the one the caller saw.
    *
-   * @throws `NO_SUCH_UPLOAD`, `INVALID_PART`, `PRECONDITION_FAILED`
+   * @throws `NO_SUCH_UPLOAD`, `INVALID_PART`, `INVALID_PART_ORDER`, `PRECONDITION_FAILED`; `NO_SUCH_KEY` for `ifMatch`
+   * on an absent key
    */
   completeUpload: (
     uploadId: string,
@@ -99,7 +110,7 @@ export interface UploadIndex {
     object: ObjectRecord,
     blocks: SegmentRecord[],
     condition?: WriteCondition
-  ) => Promise<void>
+  ) => Promise<Committed>
   /** @returns whether there was one */
   abortUpload: (bucket: string, key: string, uploadId: string) => Promise<boolean>
 }
@@ -111,6 +122,8 @@ export interface ShardAddress {
 }
 
 export interface ShardPlacement extends ShardAddress {
+  /** The shard's CID: what is released where its segment is gone by now. */
+  cid: CID
   provider: string
   leaseUntil: number
   at: number
@@ -129,6 +142,8 @@ export interface ShardIndex {
   placeShards: (placements: readonly ShardPlacement[]) => Promise<void>
   /** Records what was observed. Only where the shard is still with that provider. */
   markShard: (shard: ShardAddress, provider: string, state: ShardState, proofAt?: number) => Promise<void>
+  /** The same for every shard with this CID at this provider: what an answer about a lease tells. */
+  markHolding: (provider: string, cid: CID, state: ShardState, proofAt?: number) => Promise<void>
   /** All shards of a provider change between `healthy` and `offline`; other states stay. */
   markProvider: (provider: string, state: 'healthy' | 'offline') => Promise<void>
   /** Every provider that holds something. */

@@ -78,6 +78,8 @@ export interface ObjectRecord {
   storageClass: string
   /** Byte sizes of the parts of a multipart object, in order; absent otherwise. */
   partSizes?: number[]
+  /** Checksums of those parts, in the same order; absent where no part has one. */
+  partChecksums?: Checksums[]
 }
 
 export interface StoredObject extends ObjectRecord {

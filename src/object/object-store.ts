@@ -96,6 +96,8 @@ export interface CompleteUploadRequest {
   /** Checksums of the whole object to keep, computed by the caller from the parts. */
   checksums?: Checksums
   checksumType?: 'FULL_OBJECT' | 'COMPOSITE'
+  /** Checksums of the parts, in the order of `parts`, to keep in the object's record. */
+  partChecksums?: Checksums[]
   condition?: WriteCondition
   signal?: AbortSignal
 }

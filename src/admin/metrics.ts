@@ -1,0 +1,78 @@
+/** Prometheus metrics of a gateway: what it served, and how the network stands when it is asked. */
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
+import type { AdminBackend } from './backend.ts'
+
+/** One S3 request that has ended. */
+export interface S3RequestEvent {
+  /** S3's name of the operation: `PutObject`. */
+  operation: string
+  /** HTTP status; 499 when the client went away before there was one. */
+  status: number
+  elapsedMs: number
+  /** Bytes of bodies. */
+  bytesIn: number
+  bytesOut: number
+}
+
+export interface Metrics {
+  observeRequest: (event: S3RequestEvent) => void
+  contentType: string
+  /** The exposition text, gauges read anew. */
+  render: () => Promise<string>
+}
+
+export type MetricsSource = Pick<AdminBackend, 'readiness' | 'status'>
+
+export function createMetrics(source: MetricsSource): Metrics {
+  const registry = new Registry()
+  collectDefaultMetrics({ register: registry })
+  const registers = [registry]
+  const requests = new Counter({ name: 'holdfast_s3_requests_total', help: 'S3 requests by operation and HTTP status', labelNames: ['operation', 'status'], registers })
+  const seconds = new Histogram({
+    name: 'holdfast_s3_request_duration_seconds',
+    help: 'Time from the request line to the last byte of the answer',
+    labelNames: ['operation'],
+    buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
+    registers
+  })
+  const bytes = new Counter({ name: 'holdfast_s3_bytes_total', help: 'Bytes of S3 bodies: in from clients, out to them', labelNames: ['direction'], registers })
+  const gauge = (name: string, help: string, labelNames: string[] = []): Gauge => new Gauge({ name, help, labelNames, registers })
+  const ready = gauge('holdfast_ready', '1 when S3 requests can be served')
+  const providers = gauge('holdfast_providers', 'Providers known, by state', ['state'])
+  const capacity = gauge('holdfast_provider_capacity_bytes', 'Capacity of the providers that are online')
+  const free = gauge('holdfast_provider_free_bytes', 'Free bytes of the providers that are online')
+  const buckets = gauge('holdfast_buckets', 'Buckets')
+  const objects = gauge('holdfast_objects', 'Objects')
+  const objectBytes = gauge('holdfast_object_bytes', 'Bytes of objects, before coding')
+  const segments = gauge('holdfast_segments', 'Coded segments')
+  const shards = gauge('holdfast_shards', 'Shards of those segments')
+  const incomplete = gauge('holdfast_segments_incomplete', 'Segments with shards not placed yet or known lost')
+
+  const readGauges = async (): Promise<void> => {
+    const status = await source.status()
+    ready.set(status.ready ? 1 : 0)
+    for (const [state, count] of Object.entries(status.providers)) providers.set({ state }, count)
+    capacity.set(status.capacityBytes)
+    free.set(status.freeBytes)
+    buckets.set(status.buckets)
+    objects.set(status.objects)
+    objectBytes.set(status.objectBytes)
+    segments.set(status.segments)
+    shards.set(status.shards)
+    incomplete.set(status.incompleteSegments)
+  }
+
+  return {
+    observeRequest: ({ operation, status, elapsedMs, bytesIn, bytesOut }) => {
+      requests.inc({ operation, status: String(status) })
+      seconds.observe({ operation }, elapsedMs / 1000)
+      bytes.inc({ direction: 'in' }, bytesIn)
+      bytes.inc({ direction: 'out' }, bytesOut)
+    },
+    contentType: registry.contentType,
+    render: async () => {
+      await readGauges()
+      return registry.metrics()
+    }
+  }
+}

@@ -1,0 +1,141 @@
+import { once } from 'node:events'
+import { createWriteStream } from 'node:fs'
+import { open, rename, rm, stat } from 'node:fs/promises'
+import path from 'node:path'
+import type { Writable } from 'node:stream'
+import { HoldfastError, messageOf } from '../../base/errors.ts'
+import { systemClock } from '../../base/system.ts'
+import { action, type CommandContext, type Register } from '../command.ts'
+import { type ConnectionOptions, s3Connection, withS3Options } from '../connection.ts'
+import { createProgress, type Progress } from '../progress.ts'
+import { type OpenS3, withS3 } from '../s3.ts'
+import { formatBytes, parseObjectUrl, type S3Url } from '../units.ts'
+
+/** A connection that breaks in the middle is taken up where it broke, this often without getting any further. */
+const attemptsMax = 5
+const retryPauseMs = 1000
+
+interface Fetched {
+  sizeBytes: number
+  etag: string | null
+}
+
+/** Writes with back-pressure, to a stream that may fail at any time. */
+async function write(target: Writable, chunk: Uint8Array, signal: AbortSignal): Promise<void> {
+  if (!target.write(chunk)) await once(target, 'drain', { signal })
+}
+
+/**
+ * The object's bytes, in order, each once. Later attempts ask for the rest of the same version only.
+ *
+ * @throws HoldfastError `INCOMPLETE_BODY` when the gateway keeps breaking off
+ */
+async function download(
+  { s3, client }: OpenS3,
+  { bucket, key }: S3Url,
+  target: Writable,
+  begin: (sizeBytes: number) => Promise<Progress>,
+  signal: AbortSignal
+): Promise<Fetched> {
+  let progress: Progress | undefined
+  let received = 0
+  let sizeBytes: number | undefined
+  let etag: string | undefined
+  let isDone = false
+  try {
+    for (let attempt = 1; ; attempt++) {
+      const before = received
+      const answer = await client.send(
+        new s3.GetObjectCommand({ Bucket: bucket, Key: key, ...(received === 0 ? {} : { Range: `bytes=${received}-`, IfMatch: etag }) }),
+        { abortSignal: signal }
+      )
+      etag ??= answer.ETag
+      sizeBytes ??= answer.ContentLength ?? 0
+      progress ??= await begin(sizeBytes)
+      try {
+        for await (const chunk of answer.Body as AsyncIterable<Uint8Array>) {
+          await write(target, chunk, signal)
+          received += chunk.length
+          progress.add(chunk.length)
+        }
+        if (received === sizeBytes) break
+        throw new HoldfastError('INCOMPLETE_BODY', `the answer ended after ${received} of ${sizeBytes} bytes`)
+      } catch (cause) {
+        signal.throwIfAborted()
+        if (target.destroyed || received > sizeBytes) throw cause
+        if (received > before) attempt = 1
+        if (attempt >= attemptsMax) {
+          throw new HoldfastError('UNREADABLE', `the gateway broke off after ${formatBytes(received)} of ${formatBytes(sizeBytes)} (${messageOf(cause)})`, { cause })
+        }
+        await systemClock.sleep(retryPauseMs, signal)
+      }
+    }
+    isDone = true
+    return { sizeBytes, etag: etag?.replaceAll('"', '') ?? null }
+  } finally {
+    progress?.stop(isDone)
+  }
+}
+
+/** The file appears complete or not at all: a temporary one beside it takes its place at the end. */
+async function downloadToFile(file: string, fetch: (target: Writable) => Promise<Fetched>): Promise<Fetched> {
+  const temporary = path.join(path.dirname(file), `.${path.basename(file).slice(0, 200)}.${process.pid}.holdfast`)
+  const stream = createWriteStream(temporary, { flags: 'wx' })
+  let failure: Error | undefined
+  stream.on('error', (error) => {
+    failure = error // a full disk, say; the download below then ends with it
+  })
+  try {
+    const fetched = await fetch(stream)
+    stream.end()
+    if (!stream.closed) await once(stream, 'close')
+    if (failure !== undefined) throw failure
+    const handle = await open(temporary, 'r')
+    await handle.sync().finally(() => handle.close())
+    await rename(temporary, file)
+    return fetched
+  } catch (error) {
+    stream.destroy()
+    if (failure?.message.startsWith('EEXIST') !== true) await rm(temporary, { force: true })
+    throw failure ?? error
+  }
+}
+
+async function destination(argument: string | undefined, key: string): Promise<string> {
+  const name = path.posix.basename(key)
+  if (argument === '-') return '-'
+  const file = argument ?? name
+  const isDirectory = (await stat(file).catch(() => undefined))?.isDirectory() === true // absent: a new file
+  const full = isDirectory ? path.join(file, name) : file
+  if (full === '' || name === '.' || name === '..') throw new HoldfastError('BAD_INPUT', 'say what file to write, or - for standard output')
+  return full
+}
+
+async function get(context: CommandContext, options: ConnectionOptions, [address, argument]: string[]): Promise<void> {
+  const { output, signal } = context
+  const url = parseObjectUrl(address!)
+  const file = await destination(argument, url.key)
+  if (file === '-' && output.isJson) throw new HoldfastError('BAD_INPUT', '--json and - both want standard output; leave one out')
+  const connection = await s3Connection(options, context)
+  await withS3(connection, async (opened) => {
+    const fetch = (target: Writable): Promise<Fetched> =>
+      download(opened, url, target, (sizeBytes) => createProgress(output, path.posix.basename(url.key), sizeBytes), signal)
+    if (file === '-') {
+      await fetch(output.stdout)
+      return
+    }
+    const { sizeBytes, etag } = await downloadToFile(file, fetch)
+    const result = { bucket: url.bucket, key: url.key, file: path.resolve(file), size: sizeBytes, etag, cid: opened.lastCid() ?? null }
+    output.result(result, () => `${file}  ${formatBytes(sizeBytes)}  ${result.cid ?? ''}`.trimEnd())
+  })
+}
+
+export const register: Register = (program, run) => {
+  const command = program
+    .command('get')
+    .summary('download an object')
+    .description('Downloads an object. The file appears once all of it is there; every byte was checked against its address on the way.')
+    .argument('<s3-url>', 's3://BUCKET/KEY')
+    .argument('[file]', 'file or directory to write to; - for standard output (default: the last part of KEY)')
+  action(withS3Options(command), run, { names: ['ok', 'failure', 'usage', 'notFound', 'network', 'denied', 'interrupted'] }, get)
+}

@@ -1,0 +1,40 @@
+import type { GatewayStatus } from '../../admin/backend.ts'
+import { createAdminClient } from '../admin-client.ts'
+import { action, type CommandContext, type Register } from '../command.ts'
+import { adminOrigin, type ConnectionOptions, withAdminOptions } from '../connection.ts'
+import { Exit, exitCodes } from '../exit-codes.ts'
+import { formatBytes } from '../units.ts'
+
+function render(status: GatewayStatus, dashboard: string): string {
+  const { providers } = status
+  const others = (['offline', 'contained', 'unknown'] as const).filter((state) => providers[state] > 0).map((state) => `${providers[state]} ${state}`)
+  const codes = Object.entries(status.codes).map(([name, code]) => `${name} ${code ?? '(too few providers)'}`)
+  const lines: Array<[string, string]> = [
+    ['State', status.ready ? 'ready' : `not ready: ${status.reasons.join('; ')}`],
+    ['Endpoint', status.endpoint],
+    ['Dashboard', dashboard],
+    ['Peer', status.peerId],
+    ['Providers', [`${providers.online} online`, ...others].join(', ')],
+    ['Space', `${formatBytes(status.freeBytes)} free of ${formatBytes(status.capacityBytes)}`],
+    ['Objects', `${status.objects} in ${status.buckets} ${status.buckets === 1 ? 'bucket' : 'buckets'}, ${formatBytes(status.objectBytes)}`],
+    ['Segments', `${status.segments}, ${status.incompleteSegments} below full margin; ${status.shards} shards`],
+    ['New objects', codes.join(', ')]
+  ]
+  return lines.map(([name, value]) => `${`${name}:`.padEnd(13)}${value}`).join('\n')
+}
+
+async function status(context: CommandContext, options: ConnectionOptions): Promise<void> {
+  const origin = await adminOrigin(options, context)
+  const answer = await createAdminClient(origin, context.signal).request<GatewayStatus>('GET', '/v1/status')
+  context.output.result(answer, () => render(answer, `${origin}/`))
+  if (!answer.ready) throw new Exit(exitCodes.network)
+}
+
+export const register: Register = (program, run) => {
+  const command = program
+    .command('status')
+    .summary('how the network stands')
+    .description('Shows whether the gateway can serve, how many providers answer, and what is stored.')
+  const special = { network: 'the gateway does not answer, or cannot serve requests now' }
+  action(withAdminOptions(command), run, { names: ['ok', 'failure', 'usage', 'network', 'interrupted'], special }, status)
+}

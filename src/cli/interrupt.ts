@@ -1,0 +1,39 @@
+/** When a process is to end: a signal, or the death of the process that started it. */
+import { HoldfastError } from '../base/errors.ts'
+import { systemClock } from '../base/system.ts'
+import { exitCodes } from './exit-codes.ts'
+
+/** Two signals closer than this are one: a terminal's Ctrl-C also arrives by way of the launcher. */
+const sameSignalMs = 500
+
+/**
+ * Aborts on SIGINT, SIGTERM, SIGHUP, and when an IPC channel to the parent closes: then the parent is dead, however
+ * that came. A second, later signal ends the process at once.
+ */
+export function interruptSignal(): AbortSignal {
+  const controller = new AbortController()
+  let firstAt: number | undefined
+  const onSignal = (): void => {
+    if (firstAt === undefined) {
+      firstAt = systemClock.now()
+      controller.abort(new HoldfastError('ABORTED', 'interrupted'))
+    } else if (systemClock.now() - firstAt > sameSignalMs) {
+      process.exit(exitCodes.interrupted)
+    }
+  }
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(name, onSignal)
+  if (process.channel !== undefined && process.channel !== null) {
+    process.once('disconnect', () => {
+      firstAt ??= systemClock.now()
+      controller.abort(new HoldfastError('ABORTED', 'the parent process has ended'))
+    })
+    process.channel.unref() // listening alone must not keep a finished command alive
+  }
+  return controller.signal
+}
+
+/** Resolves when the signal aborts. */
+export function aborted(signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return Promise.resolve()
+  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+}

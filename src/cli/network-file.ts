@@ -1,0 +1,57 @@
+/** `DIR/network.json`: how everything else on the machine finds a running network. Written when ready, gone when not. */
+import { readFile, rename, rm, writeFile } from 'node:fs/promises'
+import path from 'node:path'
+import { z } from 'zod'
+import { HoldfastError, messageOf } from '../base/errors.ts'
+
+const networkFileSchema = z.object({
+  /** Origin of the S3 endpoint. */
+  endpoint: z.url(),
+  accessKeyId: z.string().min(1),
+  secretAccessKey: z.string().min(1),
+  /** Origin of the admin API and the dashboard. */
+  admin: z.url(),
+  /** Multiaddrs by which another node joins. */
+  bootstrap: z.array(z.string()),
+  providers: z.array(z.object({ peerId: z.string(), pid: z.number().int(), data: z.string() }))
+})
+
+export type NetworkFile = z.infer<typeof networkFileSchema>
+
+export const networkFilePath = (directory: string): string => path.join(directory, 'network.json')
+
+/** Replaces the file in one step, readable by its owner alone: it carries a secret. */
+export async function writeNetworkFile(directory: string, network: NetworkFile): Promise<void> {
+  const temporary = `${networkFilePath(directory)}.${process.pid}.tmp`
+  await rm(temporary, { force: true })
+  await writeFile(temporary, `${JSON.stringify(network, null, 2)}\n`, { mode: 0o600 })
+  await rename(temporary, networkFilePath(directory))
+}
+
+export async function removeNetworkFile(directory: string): Promise<void> {
+  await rm(networkFilePath(directory), { force: true })
+}
+
+/** @throws HoldfastError `OFFLINE` when there is none (nothing runs there), `BAD_CONFIG` when it is not what it should be */
+export async function readNetworkFile(directory: string): Promise<NetworkFile> {
+  const file = networkFilePath(directory)
+  let text: string
+  try {
+    text = await readFile(file, 'utf8')
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== 'ENOENT') {
+      throw new HoldfastError('BAD_CONFIG', `cannot read ${file}: ${messageOf(cause)}`, { cause })
+    }
+    throw new HoldfastError(
+      'OFFLINE',
+      `no network is running in ${directory} (there is no network.json). Start one with "holdfast up --data ${directory}", ` +
+        'name another directory with --data, or a gateway with --endpoint and --admin',
+      { cause }
+    )
+  }
+  try {
+    return networkFileSchema.parse(JSON.parse(text))
+  } catch (cause) {
+    throw new HoldfastError('BAD_CONFIG', `${file} is damaged; "holdfast up" writes it anew`, { cause })
+  }
+}

@@ -1,0 +1,393 @@
+/**
+ * Who the providers are, as one gateway knows them: found through discovery, their offers signed, their behaviour
+ * measured. An address is a hint, a peer id is the identity; what a provider did is kept by kind, since slow is not
+ * lying and offline is not losing.
+ */
+import { withDeadline, type Clock } from '../base/clock.ts'
+import { forEachLimit } from '../base/concurrency.ts'
+import { type ErrorCode, HoldfastError, messageOf } from '../base/errors.ts'
+import { minuteMs, secondMs } from '../base/limits.ts'
+import type { Log } from '../base/log.ts'
+import type { Random } from '../base/random.ts'
+import type { Offer } from '../market/offer.ts'
+import type { PeerAddress } from '../net/network.ts'
+import type { Discovery } from './discovery.ts'
+
+export interface ProviderTarget {
+  peerId: string
+  dataUrls: readonly string[]
+  addresses: readonly string[]
+}
+
+/** `unknown`: seen in an earlier run, not asked yet. `contained`: it let requests time out, and rests for a while. */
+export type ProviderState = 'online' | 'offline' | 'contained' | 'unknown'
+
+/** What became of one request to a provider. */
+export type RequestOutcome = 'ok' | 'offline' | 'timeout' | 'missing' | 'wrong' | 'refused' | 'full' | 'unknown'
+
+export interface ProviderStatus extends ProviderTarget {
+  state: ProviderState
+  domain: string
+  version: string
+  capacityBytes: number
+  freeBytes: number
+  price: number
+  accepting: boolean
+  /** Milliseconds since the Unix epoch; 0 when never seen by this process. */
+  lastSeenAt: number
+  /** Moving average of answered requests. */
+  latencyMs: number | null
+  outcomes: Record<RequestOutcome, number>
+}
+
+export interface KnownProvider {
+  peerId: string
+  dataUrls: string[]
+  addresses: string[]
+  domain: string
+  lastSeenAt: number
+}
+
+export interface DirectoryComponents {
+  discovery: Discovery
+  getOffer: (provider: ProviderTarget, signal?: AbortSignal) => Promise<Offer>
+  clock: Clock
+  random: Random
+  log: Log
+}
+
+export interface DirectoryInit {
+  /** Time between searches for new providers. */
+  refreshMs?: number
+  /** How long a search, and one provider's answer with its offer, may take. */
+  searchTimeoutMs?: number
+  offerTimeoutMs?: number
+  /** Most providers kept. */
+  providersMax?: number
+}
+
+interface Entry {
+  target: ProviderTarget
+  offer?: Offer
+  state: ProviderState
+  lastSeenAt: number
+  /** Not asked again before this, while offline or contained. */
+  retryAt: number
+  failuresInARow: number
+  latencyMs: number | null
+  latencyDeviationMs: number
+  outcomes: Record<RequestOutcome, number>
+  probing: boolean
+}
+
+const firstRetryMs = 2 * secondMs
+const retryMaxMs = 5 * minuteMs
+const offersAtOnce = 16
+
+export function outcomeOf(error: unknown): RequestOutcome {
+  const code: ErrorCode | undefined = error instanceof HoldfastError ? error.code : undefined
+  switch (code) {
+    case 'OFFLINE':
+      return 'offline'
+    case 'TIMEOUT':
+      return 'timeout'
+    case 'MISSING':
+      return 'missing'
+    case 'WRONG':
+      return 'wrong'
+    case 'REFUSED':
+      return 'refused'
+    case 'NO_SPACE':
+      return 'full'
+    default:
+      return 'unknown'
+  }
+}
+
+const noOutcomes = (): Record<RequestOutcome, number> => ({
+  ok: 0,
+  offline: 0,
+  timeout: 0,
+  missing: 0,
+  wrong: 0,
+  refused: 0,
+  full: 0,
+  unknown: 0
+})
+
+export class ProviderDirectory {
+  readonly #components: DirectoryComponents
+  readonly #init: Required<DirectoryInit>
+  readonly #entries = new Map<string, Entry>()
+  readonly #listeners = new Set<(peerId: string, state: ProviderState) => void>()
+  #searched: Promise<void> | undefined
+
+  constructor(components: DirectoryComponents, init: DirectoryInit = {}) {
+    this.#components = components
+    this.#init = { refreshMs: 10 * secondMs, searchTimeoutMs: 8 * secondMs, offerTimeoutMs: 4 * secondMs, providersMax: 20_000, ...init }
+  }
+
+  /** Takes over what an earlier run knew: hints until each has answered. */
+  remember(known: readonly KnownProvider[]): void {
+    for (const { peerId, dataUrls, addresses, domain: _domain } of known) {
+      if (!this.#entries.has(peerId)) this.#add({ peerId, dataUrls, addresses })
+    }
+  }
+
+  onChange(listener: (peerId: string, state: ProviderState) => void): void {
+    this.#listeners.add(listener)
+  }
+
+  /** Searches and asks for offers until the signal aborts. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, random, log } = this.#components
+    while (!signal.aborted) {
+      try {
+        await this.refresh(signal)
+      } catch (error) {
+        if (signal.aborted) return
+        log.warn('provider search failed', { error: messageOf(error) })
+      }
+      // Jitter, so that gateways started together do not search together.
+      const pauseMs = this.#init.refreshMs * (0.75 + random.next() / 2)
+      await clock.sleep(pauseMs, signal).catch(() => {}) // aborted: the loop ends
+    }
+  }
+
+  /** Resolves once a first search has ended: until then few providers known does not mean few there. */
+  async settled(signal?: AbortSignal): Promise<void> {
+    await (this.#searched ?? this.refresh(signal))
+  }
+
+  /** One search for providers, then an offer from each that is due. */
+  async refresh(signal?: AbortSignal): Promise<void> {
+    const searching = this.#refresh(signal)
+    this.#searched ??= searching.catch(() => {
+      this.#searched = undefined // the next caller of settled() tries again
+    })
+    await searching
+  }
+
+  async #refresh(signal?: AbortSignal): Promise<void> {
+    const { clock, discovery, log } = this.#components
+    const asked = new Set<string>()
+    const due = [...this.#entries.values()].filter((entry) => entry.state === 'unknown' || entry.retryAt <= clock.now())
+    const probe = async (peerId: string): Promise<void> => {
+      if (asked.has(peerId)) return
+      asked.add(peerId)
+      await this.#probe(peerId, signal)
+    }
+    const known = forEachLimit(due, offersAtOnce, (entry) => probe(entry.target.peerId))
+    const found: Promise<void>[] = []
+    try {
+      await withDeadline(clock, this.#init.searchTimeoutMs, signal, async (inner) => {
+        for await (const peer of discovery.findProviders(inner)) {
+          const isNew = this.#meet(peer)
+          if (isNew && found.length < this.#init.providersMax) found.push(probe(peer.peerId))
+        }
+      })
+    } catch (error) {
+      if (signal?.aborted === true) throw error
+      log.debug('provider search ended early', { error: messageOf(error) })
+    }
+    await known
+    await Promise.all(found)
+  }
+
+  /** @returns whether it should be asked now */
+  #meet(peer: PeerAddress): boolean {
+    const entry = this.#entries.get(peer.peerId)
+    if (entry === undefined) {
+      if (this.#entries.size >= this.#init.providersMax) return false
+      this.#add({ peerId: peer.peerId, dataUrls: [], addresses: peer.addresses })
+      return true
+    }
+    if (peer.addresses.length > 0) entry.target = { ...entry.target, addresses: peer.addresses }
+    return entry.state === 'unknown' || (entry.state !== 'online' && entry.retryAt <= this.#components.clock.now())
+  }
+
+  #add(target: ProviderTarget): void {
+    this.#entries.set(target.peerId, {
+      target,
+      state: 'unknown',
+      lastSeenAt: 0,
+      retryAt: 0,
+      failuresInARow: 0,
+      latencyMs: null,
+      latencyDeviationMs: 0,
+      outcomes: noOutcomes(),
+      probing: false
+    })
+  }
+
+  /** Asks one provider for its offer; where its address went stale, looks it up again first. */
+  async #probe(peerId: string, signal?: AbortSignal): Promise<void> {
+    const entry = this.#entries.get(peerId)
+    if (entry === undefined || entry.probing) return
+    const { clock, discovery, log } = this.#components
+    entry.probing = true
+    try {
+      const ask = (inner: AbortSignal): Promise<Offer> => this.#components.getOffer(entry.target, inner)
+      let offer: Offer
+      try {
+        offer = await withDeadline(clock, this.#init.offerTimeoutMs, signal, ask)
+      } catch (error) {
+        signal?.throwIfAborted()
+        const peer = await withDeadline(clock, this.#init.offerTimeoutMs, signal, (inner) => discovery.findPeer(peerId, inner))
+        const moved = peer?.addresses.some((address) => !entry.target.addresses.includes(address)) === true
+        if (!moved) throw error
+        entry.target = { ...entry.target, addresses: peer?.addresses ?? [] }
+        offer = await withDeadline(clock, this.#init.offerTimeoutMs, signal, ask)
+      }
+      this.#accept(entry, offer)
+    } catch (error) {
+      if (signal?.aborted === true) return
+      log.debug('provider did not answer with an offer', { provider: peerId, error: messageOf(error) })
+      this.#fail(entry, outcomeOf(error) === 'timeout' ? 'contained' : 'offline')
+    } finally {
+      entry.probing = false
+    }
+  }
+
+  #accept(entry: Entry, offer: Offer): void {
+    if (entry.offer !== undefined && offer.issuedAt < entry.offer.issuedAt) return // a replayed old offer
+    const now = this.#components.clock.now()
+    entry.offer = offer
+    entry.target = {
+      peerId: offer.peerId,
+      dataUrls: offer.dataUrls,
+      addresses: offer.addresses.length > 0 ? offer.addresses : entry.target.addresses
+    }
+    entry.lastSeenAt = now
+    entry.failuresInARow = 0
+    // Offers go stale (free space, draining): ask again after a while even though all is well.
+    entry.retryAt = now + minuteMs / 2
+    this.#change(entry, 'online')
+  }
+
+  #fail(entry: Entry, state: 'offline' | 'contained'): void {
+    entry.failuresInARow++
+    const backoffMs = Math.min(retryMaxMs, firstRetryMs * 2 ** Math.min(entry.failuresInARow - 1, 16))
+    entry.retryAt = this.#components.clock.now() + backoffMs * (0.75 + this.#components.random.next() / 2)
+    this.#change(entry, state)
+  }
+
+  #change(entry: Entry, state: ProviderState): void {
+    if (entry.state === state) return
+    const before = entry.state
+    entry.state = state
+    this.#components.log.info('provider changed state', { provider: entry.target.peerId, from: before, to: state })
+    for (const listener of this.#listeners) listener(entry.target.peerId, state)
+  }
+
+  /** What became of a request to a provider. `elapsedMs` where it answered. */
+  report(peerId: string, outcome: RequestOutcome, elapsedMs?: number): void {
+    const entry = this.#entries.get(peerId)
+    if (entry === undefined) return
+    entry.outcomes[outcome]++
+    if (outcome === 'offline') this.#fail(entry, 'offline')
+    else if (outcome === 'timeout') this.#fail(entry, 'contained')
+    else if (outcome !== 'unknown') {
+      entry.lastSeenAt = this.#components.clock.now()
+      if (entry.offer !== undefined) {
+        entry.failuresInARow = 0
+        this.#change(entry, 'online')
+      }
+      // A full provider gets nothing more until its next offer says that there is room again.
+      if (outcome === 'full' && entry.offer !== undefined) entry.offer = { ...entry.offer, freeBytes: 0 }
+    }
+    if (outcome === 'ok' && elapsedMs !== undefined) this.#measure(entry, elapsedMs)
+  }
+
+  /** Mean and deviation as TCP estimates its round trip (RFC 6298). */
+  #measure(entry: Entry, elapsedMs: number): void {
+    if (entry.latencyMs === null) {
+      entry.latencyMs = elapsedMs
+      entry.latencyDeviationMs = elapsedMs / 2
+      return
+    }
+    const error = elapsedMs - entry.latencyMs
+    entry.latencyMs += error / 8
+    entry.latencyDeviationMs += (Math.abs(error) - entry.latencyDeviationMs) / 4
+  }
+
+  /** When a request to this provider is late, by its own history. */
+  lateAfterMs(peerId: string): number {
+    const entry = this.#entries.get(peerId)
+    if (entry === undefined || entry.latencyMs === null) return secondMs
+    return Math.min(3 * secondMs, Math.max(150, entry.latencyMs + 4 * entry.latencyDeviationMs))
+  }
+
+  target(peerId: string): ProviderTarget | undefined {
+    const target = this.#entries.get(peerId)?.target
+    return target !== undefined && target.dataUrls.length > 0 ? target : undefined
+  }
+
+  state(peerId: string): ProviderState {
+    return this.#entries.get(peerId)?.state ?? 'unknown'
+  }
+
+  domainsOf(peerId: string): string[] {
+    const entry = this.#entries.get(peerId)
+    return entry?.offer === undefined ? [`peer:${peerId}`] : domainLabels(entry.offer)
+  }
+
+  /** Where new shards may go. */
+  candidates(): Array<{ peerId: string; domains: string[]; freeBytes: number; score: number }> {
+    const found = []
+    for (const { target, offer, state, outcomes, latencyMs } of this.#entries.values()) {
+      if (state !== 'online' || offer === undefined || !offer.accepting || offer.freeBytes === 0) continue
+      const good = outcomes.ok + 1
+      const bad = 10 * (outcomes.missing + outcomes.wrong) + outcomes.timeout + outcomes.offline
+      // Reliability first; latency decides between equals (halved at one second).
+      const score = (good / (good + bad)) * (1 / (1 + (latencyMs ?? 100) / secondMs))
+      found.push({ peerId: target.peerId, domains: domainLabels(offer), freeBytes: offer.freeBytes, score })
+    }
+    return found
+  }
+
+  list(): ProviderStatus[] {
+    return [...this.#entries.values()].map(({ target, offer, state, lastSeenAt, latencyMs, outcomes }) => ({
+      ...target,
+      state,
+      domain: offer?.domain ?? '',
+      version: offer?.version ?? '',
+      capacityBytes: offer?.capacityBytes ?? 0,
+      freeBytes: offer?.freeBytes ?? 0,
+      price: offer?.price ?? 0,
+      accepting: offer?.accepting ?? false,
+      lastSeenAt,
+      latencyMs,
+      outcomes: { ...outcomes }
+    }))
+  }
+}
+
+/**
+ * What a provider fails with: its operator as it names itself, and the network it is in (/24 or /48), for addresses
+ * that are in anybody's network: a loopback or private prefix says nothing about who shares it.
+ */
+export function domainLabels(offer: Pick<Offer, 'domain' | 'dataUrls'>): string[] {
+  const labels = new Set([`op:${offer.domain}`])
+  for (const url of offer.dataUrls) {
+    const prefix = networkPrefix(new URL(url).hostname)
+    if (prefix !== undefined) labels.add(`net:${prefix}`)
+  }
+  return [...labels]
+}
+
+function networkPrefix(host: string): string | undefined {
+  const v4 = /^(\d+)\.(\d+)\.(\d+)\.\d+$/.exec(host)
+  if (v4 !== null) {
+    const [a, b] = [Number(v4[1]), Number(v4[2])]
+    const isPrivate = a === 10 || a === 127 || a === 0 || (a === 172 && b >= 16 && b < 32) || (a === 192 && b === 168) || (a === 169 && b === 254)
+    return isPrivate ? undefined : `${v4[1]}.${v4[2]}.${v4[3]}.0/24`
+  }
+  const v6 = /^\[([0-9a-f:]+)\]$/i.exec(host)
+  // URL has normalised the address; global unicast (2000::/3) writes its first three groups out, up to a `::`.
+  if (v6 !== null && /^[23]/.test(v6[1]!)) {
+    const head = v6[1]!.split('::')[0]!.split(':')
+    return `${[head[0] ?? '0', head[1] ?? '0', head[2] ?? '0'].join(':')}::/48`
+  }
+  return undefined
+}

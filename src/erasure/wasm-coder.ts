@@ -1,0 +1,49 @@
+/** Reed-Solomon through the `reed-solomon-erasure` crate's WebAssembly build. One instance serves one thread. */
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { dirname, join } from 'node:path'
+import { ReedSolomonErasure } from '@subspace/reed-solomon-erasure.wasm'
+import { HoldfastError } from '../base/errors.ts'
+import { type ErasureCoder, shardBytesOf } from './erasure-coder.ts'
+
+const wasmFile = join(
+  dirname(createRequire(import.meta.url).resolve('@subspace/reed-solomon-erasure.wasm')),
+  'reed_solomon_erasure_bg.wasm'
+)
+
+export function createWasmCoder(): ErasureCoder {
+  const rs = ReedSolomonErasure.fromBytes(readFileSync(wasmFile))
+
+  const encode: ErasureCoder['encode'] = (shards, code) => {
+    shardBytesOf(shards, code)
+    if (code.m === 0) return
+    ok(rs.encode(shards, code.k, code.m), 'encode')
+  }
+
+  return {
+    encode,
+    reconstruct: (shards, code, present, wanted) => {
+      const shardBytes = shardBytesOf(shards, code)
+      const n = code.k + code.m
+      if (present.length !== n) throw new HoldfastError('BAD_INPUT', `${present.length} flags for ${n} shards`)
+      const missing = wanted.filter((index) => present[index] !== true)
+      if (missing.length === 0) return
+      if (present.filter((p) => p).length < code.k) {
+        throw new HoldfastError('UNREADABLE', `fewer than ${code.k} of ${n} shards are there`)
+      }
+      // The crate restores data shards; parity that is wanted comes from encoding the whole data again.
+      if (present.slice(0, code.k).includes(false)) ok(rs.reconstruct(shards, code.k, code.m, [...present]), 'reconstruct')
+      const parity = missing.filter((index) => index >= code.k)
+      if (parity.length === 0) return
+      const copy = shards.slice()
+      encode(copy, code)
+      for (const index of parity) {
+        shards.set(copy.subarray(index * shardBytes, (index + 1) * shardBytes), index * shardBytes)
+      }
+    }
+  }
+}
+
+function ok(result: number, operation: string): void {
+  if (result !== ReedSolomonErasure.RESULT_OK) throw new HoldfastError('INTERNAL', `erasure ${operation} failed with ${result}`)
+}

@@ -1,0 +1,331 @@
+/**
+ * From a stream of bytes to coded, durable segments. A segment is read into one buffer, encrypted and coded there, and its
+ * shards are sent while the next is read. Memory is bounded by a budget that all writers share, never by an object's size.
+ */
+import { createHash } from 'node:crypto'
+import type { Clock } from '../base/clock.ts'
+import type { Semaphore } from '../base/concurrency.ts'
+import { HoldfastError, isCode } from '../base/errors.ts'
+import { limits } from '../base/limits.ts'
+import type { Log } from '../base/log.ts'
+import type { Random } from '../base/random.ts'
+import { type CID, shardCid } from '../content/cid.ts'
+import type { Block } from '../content/manifest.ts'
+import type { Code } from '../erasure/erasure-coder.ts'
+import type { SegmentRecord } from '../metadata/records.ts'
+import { codeFor, independentDomains, place, quorumOf, type StorageClass } from '../placement/place.ts'
+import type { Peers } from '../transfer/peers.ts'
+import type { ProviderClient } from '../transfer/provider-client.ts'
+import { Scatter } from '../transfer/scatter.ts'
+import { cipherAt, type SegmentCipher } from './cipher.ts'
+import { type SegmentCodec, shardBytesFor } from './segment-codec.ts'
+
+export interface WriterComponents {
+  client: ProviderClient
+  peers: Peers
+  codec: SegmentCodec
+  /** Bytes of segment buffers that all writers may hold together. */
+  memory: Semaphore
+  clock: Clock
+  random: Random
+  log: Log
+}
+
+export interface WriterInit {
+  storageClass: StorageClass
+  /** The code to use whatever the network's size; absent: what the network bears. */
+  fixedCode?: Code
+  /** The object's key; absent: not encrypted. */
+  key?: Uint8Array
+  shardBytesMax?: number
+  /** Shards that may be missing from the quorum: 0, but for the simulator's planted bug. */
+  quorumSlack?: number
+  signal?: AbortSignal
+}
+
+/** A segment on its way: `scatter.placed` grows until all shards have settled. */
+export interface WrittenSegment {
+  length: number
+  code: Code
+  nonce: Uint8Array
+  cids: CID[]
+  scatter: Scatter
+}
+
+const segmentsInFlightMax = 4
+
+export class SegmentWriter {
+  /** In object order. */
+  readonly segments: WrittenSegment[] = []
+  /** Manifest and dag-pb blocks. */
+  readonly blocks: WrittenSegment[] = []
+  size = 0
+
+  readonly #components: WriterComponents
+  readonly #init: WriterInit
+  readonly #md5 = createHash('md5')
+  readonly #stop = new AbortController()
+  readonly #signal: AbortSignal
+  /** Segments that are not durable yet. */
+  readonly #pending = new Set<Promise<void>>()
+  #failure: { error: unknown } | undefined
+
+  constructor(components: WriterComponents, init: WriterInit) {
+    this.#components = components
+    this.#init = init
+    this.#signal = this.#stop.signal
+    if (init.signal?.aborted === true) this.#onCallerAbort()
+    init.signal?.addEventListener('abort', this.#onCallerAbort, { once: true })
+  }
+
+  readonly #onCallerAbort = (): void => this.#stop.abort(this.#init.signal?.reason)
+
+  /** From here on the shards still on their way go on, whatever becomes of the caller. */
+  detach(): void {
+    this.#init.signal?.removeEventListener('abort', this.#onCallerAbort)
+  }
+
+  /**
+   * Reads all of `bytes`; resolves with their MD5 when every segment has its quorum.
+   *
+   * @param expectedBytes the length where it is known: sizes the last segment's buffer
+   * @throws HoldfastError `TOO_FEW_PROVIDERS`, `NOT_DURABLE`; whatever the source throws
+   */
+  async write(bytes: AsyncIterable<Uint8Array>, expectedBytes?: number): Promise<Uint8Array> {
+    let segment: OpenSegment | undefined
+    try {
+      for await (const chunk of bytes) {
+        this.#md5.update(chunk)
+        for (let at = 0; at < chunk.length; ) {
+          segment ??= await this.#open(expectedBytes === undefined ? undefined : expectedBytes - this.size)
+          const taken = Math.min(chunk.length - at, segment.capacity - segment.length)
+          segment.buffer.set(chunk.subarray(at, at + taken), segment.length)
+          segment.length += taken
+          this.size += taken
+          at += taken
+          if (segment.length === segment.capacity) {
+            this.#flush(segment)
+            segment = undefined
+            await this.#throttle()
+          }
+        }
+      }
+      if (segment !== undefined) {
+        this.#flush(segment)
+        segment = undefined
+      }
+    } finally {
+      segment?.release()
+    }
+    await this.#drain()
+    return this.#md5.digest()
+  }
+
+  /** Stores blocks (manifest, dag-pb) as `m + 1` copies each; resolves when each has its quorum. The last is the root. */
+  async writeBlocks(blocks: readonly Block[]): Promise<void> {
+    const m = Math.max(0, ...this.segments.map(({ code }) => code.m)) || this.code(1).m
+    const code = { k: 1, m }
+    for (const [at, { cid, bytes }] of blocks.entries()) {
+      this.blocks.push(
+        this.#scatter({
+          length: bytes.length,
+          code,
+          nonce: new Uint8Array(0),
+          cids: Array.from({ length: m + 1 }, () => cid),
+          shards: Array.from({ length: m + 1 }, () => bytes),
+          announce: at === blocks.length - 1
+        })
+      )
+    }
+    await Promise.all(this.blocks.map(({ scatter }) => scatter.quorum))
+  }
+
+  /** Stops sending; resolves with all that was stored by then, so that it can be released. */
+  async abandon(): Promise<Array<{ provider: string; cid: CID }>> {
+    this.detach()
+    this.#stop.abort(new HoldfastError('ABORTED', 'the upload was given up'))
+    await Promise.allSettled(this.#pending)
+    const stored: Array<{ provider: string; cid: CID }> = []
+    for (const { scatter, cids } of [...this.segments, ...this.blocks]) {
+      await scatter.settled
+      for (const [index, { provider }] of scatter.placed) stored.push({ provider, cid: cids[index]! })
+    }
+    return stored
+  }
+
+  /** The code for a segment written now. @throws HoldfastError `TOO_FEW_PROVIDERS` */
+  code(shardBytes: number): Code {
+    const { peers, random } = this.#components
+    const candidates = peers.candidates()
+    const domains = independentDomains(candidates)
+    const { fixedCode, storageClass } = this.#init
+    const code = codeFor(fixedCode === undefined ? domains : fixedCode.k + fixedCode.m, storageClass)
+    const chosen = fixedCode !== undefined && storageClass === 'STANDARD' ? fixedCode : code
+    if (chosen === undefined) {
+      throw new HoldfastError(
+        'TOO_FEW_PROVIDERS',
+        `${domains} independent providers are online and a durable write needs at least ${limits.parityMin + 1}; start more (holdfast provider --help)`
+      )
+    }
+    const n = chosen.k + chosen.m
+    const { assigned } = place({ code: chosen, shardBytes, wanted: Array.from({ length: n }, (_, i) => i), held: [] }, candidates, random)
+    if (assigned.size < quorumOf(chosen)) {
+      throw new HoldfastError(
+        'TOO_FEW_PROVIDERS',
+        `a ${chosen.k}+${chosen.m} write needs ${quorumOf(chosen)} independent providers with room, and ${assigned.size} are online; start more (holdfast provider --help)`
+      )
+    }
+    return chosen
+  }
+
+  async #open(remaining: number | undefined): Promise<OpenSegment> {
+    const shardBytesMax = this.#init.shardBytesMax ?? limits.shardBytesMax
+    const code = this.code(Math.min(shardBytesMax, remaining ?? shardBytesMax))
+    const capacity = Math.max(1, Math.min(code.k * shardBytesMax, remaining ?? Number.POSITIVE_INFINITY))
+    const bufferBytes = shardBytesFor(capacity, code) * (code.k + code.m)
+    const release = await this.#components.memory.acquire(bufferBytes, this.#signal)
+    return { code, capacity, buffer: new Uint8Array(bufferBytes), length: 0, release }
+  }
+
+  #flush(segment: OpenSegment): void {
+    // Its place in the object is fixed now; coding and sending finish in any order.
+    const slot: WrittenSegment[] = []
+    this.#slots.push(slot)
+    const work = this.#encodeAndSend(segment, slot)
+      .catch((error: unknown) => {
+        this.#failure ??= { error }
+        this.#stop.abort(error)
+      })
+      .finally(() => this.#pending.delete(work))
+    this.#pending.add(work)
+  }
+
+  readonly #slots: WrittenSegment[][] = []
+
+  async #encodeAndSend(segment: OpenSegment, slot: WrittenSegment[]): Promise<void> {
+    const { codec } = this.#components
+    const cipher = this.#cipher()
+    let written: WrittenSegment | undefined
+    let buffer = segment.buffer
+    try {
+      const encoded = await codec.encode({ buffer, length: segment.length, code: segment.code, cipher })
+      buffer = encoded.buffer
+      this.#signal.throwIfAborted()
+      const scattered = this.#scatter({
+        length: segment.length,
+        code: segment.code,
+        nonce: cipher?.nonce ?? new Uint8Array(0),
+        cids: encoded.digests.map(shardCid),
+        shards: encoded.shards,
+        announce: false
+      })
+      written = scattered
+      slot.push(scattered)
+      this.segments.push(scattered) // for abandon(); put in order by drain()
+      await scattered.scatter.quorum
+    } catch (error) {
+      const recoded = written !== undefined && isCode(error, 'NOT_DURABLE') ? this.#recode(segment, written, buffer, cipher) : undefined
+      if (recoded === undefined) throw error
+      // Providers died under the write: what is left of the network bears a smaller code.
+      this.#components.log.warn('re-coding a segment for a smaller network', { from: segment.code, to: recoded[0]?.code })
+      await Promise.all(recoded.map((piece) => this.#encodeAndSend(piece, piece.slot)))
+      slot.splice(0, 1, ...recoded.flatMap((piece) => piece.slot))
+    } finally {
+      if (written === undefined) segment.release()
+      else void written.scatter.settled.then(segment.release)
+    }
+  }
+
+  /** The segment's plain bytes cut anew for the code of now; `undefined` when that is the code that failed. */
+  #recode(segment: OpenSegment, failed: WrittenSegment, buffer: Uint8Array<ArrayBuffer>, cipher?: SegmentCipher): RecodedSegment[] | undefined {
+    if (this.#signal.aborted) return undefined
+    const shardBytesMax = this.#init.shardBytesMax ?? limits.shardBytesMax
+    const code = this.code(shardBytesMax)
+    if (code.k + code.m >= failed.code.k + failed.code.m) return undefined
+    const coded = buffer.subarray(0, segment.length)
+    const plain = cipher === undefined ? coded : cipherAt(cipher, 0)(coded)
+    const pieces: RecodedSegment[] = []
+    const capacity = code.k * shardBytesMax
+    for (let at = 0; at < plain.length; at += capacity) {
+      const part = plain.subarray(at, at + capacity)
+      const own = new Uint8Array(shardBytesFor(part.length, code) * (code.k + code.m))
+      own.set(part)
+      // Not from the budget: this segment holds a part of it already, and two such waiting for each other never end.
+      pieces.push({ code, capacity: part.length, buffer: own, length: part.length, release: () => {}, slot: [] })
+    }
+    this.#abandoned.push(failed)
+    return pieces
+  }
+
+  /** Segments that were coded again: what they had stored is to be released. */
+  readonly #abandoned: WrittenSegment[] = []
+
+  /** Shards stored for segments that are not part of the object after all. */
+  async abandonedShards(): Promise<Array<{ provider: string; cid: CID }>> {
+    const stored: Array<{ provider: string; cid: CID }> = []
+    for (const { scatter, cids } of this.#abandoned) {
+      await scatter.settled
+      for (const [index, { provider }] of scatter.placed) stored.push({ provider, cid: cids[index]! })
+    }
+    return stored
+  }
+
+  #scatter(segment: Omit<WrittenSegment, 'scatter'> & { shards: Uint8Array[]; announce: boolean }): WrittenSegment {
+    const { length, code, nonce, cids } = segment
+    const scatter = new Scatter(this.#components, {
+      code,
+      shards: segment.shards.map((bytes, index) => ({ index, cid: cids[index]!, bytes, announce: segment.announce && index < announcersMax })),
+      quorum: quorumOf(code) - (this.#init.quorumSlack ?? 0),
+      signal: this.#signal
+    })
+    return { length, code, nonce, cids, scatter }
+  }
+
+  #cipher(): SegmentCipher | undefined {
+    const { key } = this.#init
+    return key === undefined ? undefined : { key, nonce: this.#components.random.bytes(8) }
+  }
+
+  async #throttle(): Promise<void> {
+    while (this.#pending.size >= segmentsInFlightMax) await Promise.race(this.#pending)
+    if (this.#failure !== undefined) throw this.#failure.error
+  }
+
+  async #drain(): Promise<void> {
+    await Promise.all(this.#pending)
+    if (this.#failure !== undefined) throw this.#failure.error
+    this.segments.splice(0, this.segments.length, ...this.#slots.flat())
+  }
+}
+
+interface OpenSegment {
+  code: Code
+  /** Bytes of the object it takes. */
+  capacity: number
+  buffer: Uint8Array<ArrayBuffer>
+  length: number
+  release: () => void
+}
+
+interface RecodedSegment extends OpenSegment {
+  slot: WrittenSegment[]
+}
+
+/** Announcing costs 0.3 CPU-s across the network: two holders of a root do it, not all. */
+const announcersMax = 2
+
+/** What the index keeps of a written segment, as it stands now. */
+export function recordOf({ length, code, nonce, cids, scatter }: WrittenSegment): SegmentRecord {
+  return {
+    length,
+    k: code.k,
+    m: code.m,
+    nonce,
+    shards: cids.map((cid, index) => {
+      const placed = scatter.placed.get(index)
+      return placed === undefined
+        ? { cid, state: 'unknown', leaseUntil: 0 }
+        : { cid, provider: placed.provider, state: 'healthy', leaseUntil: placed.leaseUntil, lastProof: placed.at }
+    })
+  }
+}

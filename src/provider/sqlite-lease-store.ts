@@ -1,0 +1,254 @@
+/**
+ * Leases in SQLite: write-ahead log, every commit fsynced. Grants made together share a commit, since the fsync is
+ * nearly all they cost.
+ *
+ * The database is held exclusively, which also keeps a second process off the data directory. The lock goes with the
+ * process, however that ends.
+ */
+import { DatabaseSync, type StatementSync } from 'node:sqlite'
+import { CID } from 'multiformats/cid'
+import { HoldfastError } from '../base/errors.ts'
+import type { Lease, LeaseStore } from './lease-store.ts'
+
+/** Leases in one commit. */
+const commitLeasesMax = 10_000
+/** Leases waiting for a commit. */
+const waitingLeasesMax = 100_000
+
+const schema = `
+  CREATE TABLE IF NOT EXISTS owners (id INTEGER PRIMARY KEY, peer_id TEXT NOT NULL UNIQUE) STRICT;
+  CREATE TABLE IF NOT EXISTS leases (
+    cid BLOB NOT NULL,
+    owner INTEGER NOT NULL REFERENCES owners (id),
+    until INTEGER NOT NULL,
+    bytes INTEGER NOT NULL,
+    PRIMARY KEY (cid, owner)
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX IF NOT EXISTS leases_by_until ON leases (until);
+  PRAGMA user_version = 1;
+`
+
+interface Waiting {
+  leases: readonly Lease[]
+  resolve: () => void
+  reject: (error: unknown) => void
+}
+
+interface Totals {
+  leases: number
+  blocks: number
+  bytes: number
+}
+
+export class SqliteLeaseStore implements LeaseStore {
+  readonly #db: DatabaseSync
+  readonly #statements: ReturnType<typeof prepare>
+  readonly #owners = new Map<string, number>()
+  #waiting: Waiting[] = []
+  #waitingLeases = 0
+  #isScheduled = false
+  #totals: Totals
+
+  /**
+   * @throws HoldfastError `BAD_CONFIG` when another process has the database, or a newer version wrote it
+   */
+  constructor(path: string) {
+    this.#db = openExclusively(path)
+    try {
+      const { user_version: version } = this.#db.prepare('PRAGMA user_version').get() as { user_version: number }
+      if (version > 1) throw new HoldfastError('BAD_CONFIG', `${path} was written by a newer version`)
+      this.#db.exec(schema)
+      this.#statements = prepare(this.#db)
+      this.#totals = this.#countTotals()
+    } catch (error) {
+      this.#db.close()
+      throw error
+    }
+  }
+
+  async grant(leases: readonly Lease[]): Promise<void> {
+    if (leases.length === 0) return
+    if (this.#waitingLeases + leases.length > waitingLeasesMax) {
+      throw new HoldfastError('OVERLOADED', 'too many leases wait to be written')
+    }
+    await new Promise<void>((resolve, reject) => {
+      this.#waiting.push({ leases, resolve, reject })
+      this.#waitingLeases += leases.length
+      this.#schedule()
+    })
+  }
+
+  async release(owner: string, cids: readonly CID[]): Promise<CID[]> {
+    this.#commitWaiting() // in the order they were asked
+    return this.#transaction(() => {
+      const ownerId = this.#ownerId(owner)
+      return ownerId === undefined ? [] : cids.filter((cid) => this.#end(cid.bytes, ownerId))
+    })
+  }
+
+  async expire(now: number, limit: number): Promise<CID[]> {
+    this.#commitWaiting()
+    const due = this.#statements.due.all(now, limit) as Array<{ cid: Uint8Array; owner: number }>
+    if (due.length === 0) return []
+    return this.#transaction(() =>
+      due.filter(({ cid, owner }) => this.#end(cid, owner)).map(({ cid }) => CID.decode(cid))
+    )
+  }
+
+  async get(owner: string, cid: CID): Promise<Lease | undefined> {
+    this.#commitWaiting()
+    const row = this.#statements.get.get(cid.bytes, owner) as { until: number; bytes: number } | undefined
+    return row === undefined ? undefined : { cid, owner, until: row.until, bytes: row.bytes }
+  }
+
+  async isLeased(cid: CID): Promise<boolean> {
+    this.#commitWaiting()
+    return this.#statements.isLeased.get(cid.bytes) !== undefined
+  }
+
+  async usedBytes(): Promise<number> {
+    return this.#totals.bytes
+  }
+
+  async totals(): Promise<Totals> {
+    return { ...this.#totals }
+  }
+
+  /** Writes what is waiting, then lets go of the database. */
+  async close(): Promise<void> {
+    while (this.#waiting.length > 0) this.#commitWaiting()
+    this.#db.close()
+  }
+
+  #schedule(): void {
+    if (this.#isScheduled) return
+    this.#isScheduled = true
+    // After the input that is ready now has been read: the grants it leads to join in.
+    setImmediate(() => {
+      this.#isScheduled = false
+      this.#commitWaiting()
+      if (this.#waiting.length > 0) this.#schedule()
+    })
+  }
+
+  /** One commit; its fsync blocks the event loop, and meanwhile those who come next gather for the next one. */
+  #commitWaiting(): void {
+    if (this.#waiting.length === 0) return
+    let count = 0
+    const leases: Lease[] = []
+    while (count < this.#waiting.length && (count === 0 || leases.length < commitLeasesMax)) {
+      for (const lease of this.#waiting[count]!.leases) leases.push(lease)
+      count += 1
+    }
+    const batch = this.#waiting.splice(0, count)
+    this.#waitingLeases -= leases.length
+    try {
+      this.#transaction(() => {
+        for (const lease of leases) this.#grantOne(lease)
+      })
+    } catch (error) {
+      for (const { reject } of batch) reject(error)
+      return
+    }
+    for (const { resolve } of batch) resolve()
+  }
+
+  #grantOne({ cid, owner, until, bytes }: Lease): void {
+    const key = cid.bytes
+    const known = this.#statements.isLeased.get(key) as { bytes: number } | undefined
+    const ownerId = this.#ownerId(owner) ?? this.#addOwner(owner)
+    const isNew = this.#statements.one.get(key, ownerId) === undefined
+    this.#statements.grant.run(key, ownerId, until, bytes)
+    if (isNew) this.#totals.leases += 1
+    if (known !== undefined) return // a CID has one length
+    this.#totals.blocks += 1
+    this.#totals.bytes += bytes
+  }
+
+  /** Whether that was the block's last lease. */
+  #end(cid: Uint8Array, ownerId: number): boolean {
+    const row = this.#statements.one.get(cid, ownerId) as { bytes: number } | undefined
+    if (row === undefined) return false
+    this.#statements.end.run(cid, ownerId)
+    this.#totals.leases -= 1
+    if (this.#statements.isLeased.get(cid) !== undefined) return false
+    this.#totals.blocks -= 1
+    this.#totals.bytes -= row.bytes
+    return true
+  }
+
+  #ownerId(peerId: string): number | undefined {
+    const cached = this.#owners.get(peerId)
+    if (cached !== undefined) return cached
+    const row = this.#statements.owner.get(peerId) as { id: number } | undefined
+    if (row !== undefined) this.#cacheOwner(peerId, row.id)
+    return row?.id
+  }
+
+  #addOwner(peerId: string): number {
+    const id = Number(this.#statements.addOwner.run(peerId).lastInsertRowid)
+    this.#cacheOwner(peerId, id)
+    return id
+  }
+
+  #cacheOwner(peerId: string, id: number): void {
+    if (this.#owners.size >= 1000) this.#owners.clear()
+    this.#owners.set(peerId, id)
+  }
+
+  #transaction<T>(work: () => T): T {
+    this.#db.exec('BEGIN IMMEDIATE')
+    try {
+      const result = work()
+      this.#db.exec('COMMIT')
+      return result
+    } catch (error) {
+      if (this.#db.isTransaction) this.#db.exec('ROLLBACK')
+      this.#owners.clear()
+      this.#totals = this.#countTotals()
+      throw error
+    }
+  }
+
+  #countTotals(): Totals {
+    return { ...(this.#statements.totals.get() as unknown as Totals) }
+  }
+}
+
+function openExclusively(path: string): DatabaseSync {
+  const db = new DatabaseSync(path)
+  try {
+    // Before the write-ahead log is touched, so that its index lives in this process and no other can join.
+    db.exec(
+      'PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN EXCLUSIVE; COMMIT'
+    )
+    return db
+  } catch (cause) {
+    db.close()
+    if (String(cause).includes('locked')) {
+      throw new HoldfastError('BAD_CONFIG', `another process is using ${path}`, { cause })
+    }
+    throw cause
+  }
+}
+
+function prepare(db: DatabaseSync) {
+  const statement = (sql: string): StatementSync => db.prepare(sql)
+  return {
+    owner: statement('SELECT id FROM owners WHERE peer_id = ?'),
+    addOwner: statement('INSERT INTO owners (peer_id) VALUES (?)'),
+    grant: statement(`
+      INSERT INTO leases (cid, owner, until, bytes) VALUES (?, ?, ?, ?)
+      ON CONFLICT (cid, owner) DO UPDATE SET until = max(until, excluded.until)`),
+    one: statement('SELECT bytes FROM leases WHERE cid = ? AND owner = ?'),
+    end: statement('DELETE FROM leases WHERE cid = ? AND owner = ?'),
+    due: statement('SELECT cid, owner FROM leases WHERE until < ? ORDER BY until LIMIT ?'),
+    get: statement(
+      'SELECT until, bytes FROM leases JOIN owners ON owners.id = leases.owner WHERE cid = ? AND owners.peer_id = ?'
+    ),
+    isLeased: statement('SELECT bytes FROM leases WHERE cid = ? LIMIT 1'),
+    totals: statement(`
+      SELECT coalesce(sum(n), 0) AS leases, count(*) AS blocks, coalesce(sum(bytes), 0) AS bytes
+      FROM (SELECT count(*) AS n, max(bytes) AS bytes FROM leases GROUP BY cid)`)
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * Keeping what is owned and letting go of the rest: leases of committed shards are renewed in batches long before they
+ * end, and those that nothing needs any more are released. What a provider answers about a lease is evidence too.
+ */
+import { type Clock, withDeadline } from '../base/clock.ts'
+import { messageOf } from '../base/errors.ts'
+import { limits, secondMs } from '../base/limits.ts'
+import type { Log } from '../base/log.ts'
+import type { CID } from '../content/cid.ts'
+import type { MetadataIndex } from '../metadata/index-store.ts'
+import type { Peers } from '../transfer/peers.ts'
+import type { ProviderClient } from '../transfer/provider-client.ts'
+import { peerOutcomeOf } from '../transfer/scatter.ts'
+
+export interface LeaseComponents {
+  index: MetadataIndex
+  client: ProviderClient
+  peers: Peers
+  clock: Clock
+  log: Log
+  /** Whether an upload that is not committed yet counts on this block at this provider. */
+  isUncommitted: (provider: string, cid: CID) => boolean
+}
+
+const requestTimeoutMs = 20 * secondMs
+
+/** Extends every lease with less than half of its term left, of the providers that are online. */
+export async function renewLeases(components: LeaseComponents, signal?: AbortSignal): Promise<{ renewed: number; lost: number }> {
+  const { index, clock } = components
+  let renewed = 0
+  let lost = 0
+  for (const { provider } of await index.listHolders()) {
+    for (let more = true; more; ) {
+      signal?.throwIfAborted()
+      const due = await index.listLeasesDue(provider, clock.now() + limits.committedLeaseMs / 2, limits.leaseBatchMax)
+      more = due.length === limits.leaseBatchMax
+      if (due.length === 0) break
+      const cids = due.map(({ cid }) => cid)
+      const states = await ask(components, provider, signal, (target, inner) =>
+        components.client.renewLeases(target, cids, { termMs: limits.committedLeaseMs }, inner)
+      )
+      if (states === undefined) break // not now: the leases have half of their term to go
+      const held = cids.filter((_, at) => states[at] === 'held')
+      await index.renewed(provider, held, clock.now() + limits.committedLeaseMs)
+      renewed += held.length
+      for (const [at, cid] of cids.entries()) {
+        const state = states[at]
+        if (state === 'held') continue
+        lost++
+        components.log.warn('provider does not keep a leased shard', { provider, cid, state })
+        await index.markHolding(provider, cid, state === 'refused' ? 'withdrawn' : 'missing')
+        // Not due any more: it is lost there, whatever the lease said.
+        await index.renewed(provider, [cid], clock.now() + limits.committedLeaseMs)
+      }
+    }
+  }
+  return { renewed, lost }
+}
+
+/** Ends the leases that nothing needs any more, at the providers that are online. */
+export async function releaseLeases(components: LeaseComponents, signal?: AbortSignal): Promise<number> {
+  const { index } = components
+  let released = 0
+  for (const provider of await index.listReleaseProviders()) {
+    for (let more = true; more; ) {
+      signal?.throwIfAborted()
+      const queued = await index.listReleases(provider, limits.leaseBatchMax)
+      const cids = queued.filter((cid) => !components.isUncommitted(provider, cid))
+      more = queued.length === limits.leaseBatchMax && cids.length === queued.length
+      if (cids.length === 0) break
+      const answered = await ask(components, provider, signal, (target, inner) =>
+        components.client.releaseLeases(target, cids, inner).then(() => true)
+      )
+      if (answered === undefined) break // later; and its leases end by themselves
+      await index.released(provider, cids)
+      released += cids.length
+    }
+  }
+  return released
+}
+
+/** A provider's answer, or `undefined` where it gives none now. */
+async function ask<T>(
+  { peers, clock, log }: LeaseComponents,
+  provider: string,
+  signal: AbortSignal | undefined,
+  request: (target: NonNullable<ReturnType<Peers['target']>>, signal: AbortSignal) => Promise<T>
+): Promise<T | undefined> {
+  const target = peers.target(provider)
+  if (target === undefined || peers.state(provider) === 'offline') return undefined
+  try {
+    return await withDeadline(clock, requestTimeoutMs, signal, (inner) => request(target, inner))
+  } catch (error) {
+    signal?.throwIfAborted()
+    peers.report(provider, peerOutcomeOf(error))
+    log.info('provider did not answer about leases', { provider, error: messageOf(error) })
+    return undefined
+  }
+}

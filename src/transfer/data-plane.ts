@@ -1,0 +1,24 @@
+/** What both ends of the HTTPS data plane agree on. Described in FORMATS.md, "Data plane". */
+import type { ErrorCode } from '../base/errors.ts'
+
+export const shardsPath = '/holdfast/v1/shards/'
+export const gatewayPath = '/ipfs/'
+
+export const dataHeaders = {
+  /** Term of the lease a PUT asks for, milliseconds. */
+  leaseMs: 'x-holdfast-lease-ms',
+  /** `1` with a PUT: the block is an object's root, and the provider announces it. */
+  announce: 'x-holdfast-announce',
+  /** `1` with a 404: the block is there but damaged. */
+  rotten: 'x-holdfast-rotten'
+} as const
+
+/** HTTP statuses of the failures that a provider declares. */
+export const statusOfCode: Partial<Record<ErrorCode, number>> = {
+  BAD_INPUT: 400,
+  MISSING: 404,
+  WRONG: 422,
+  REFUSED: 451,
+  OVERLOADED: 503,
+  NO_SPACE: 507
+}

@@ -1,0 +1,17 @@
+/** What sending and fetching need to know of providers; the gateway's directory gives it. */
+import type { Candidate } from '../placement/place.ts'
+import type { ProviderRef } from './provider-client.ts'
+
+export type PeerOutcome = 'ok' | 'offline' | 'timeout' | 'missing' | 'wrong' | 'refused' | 'full' | 'unknown'
+
+export interface Peers {
+  /** Where new shards may go now. */
+  candidates: () => Candidate[]
+  /** How to reach a provider; `undefined` when that is not known. */
+  target: (peerId: string) => ProviderRef | undefined
+  state: (peerId: string) => 'online' | 'offline' | 'contained' | 'unknown'
+  domainsOf: (peerId: string) => string[]
+  /** A request that has taken longer than this is late, by the provider's own history. */
+  lateAfterMs: (peerId: string) => number
+  report: (peerId: string, outcome: PeerOutcome, elapsedMs?: number) => void
+}
