@@ -1,7 +1,7 @@
 /** The command line: registers the commands, runs one, and turns how it ended into an exit code. */
-import { readFileSync } from 'node:fs'
 import { Command, CommanderError } from 'commander'
 import { HoldfastError, messageOf } from '../base/errors.ts'
+import { version } from '../base/version.ts'
 import { register as get } from './commands/get.ts'
 import { register as gateway } from './commands/gateway.ts'
 import { register as health } from './commands/health.ts'
@@ -26,15 +26,10 @@ Environment (flags win):
 
 Without these, commands find the network by DIR/network.json, with DIR from --data or ./.holdfast.`
 
-function version(): string {
-  const manifest = new URL('../../package.json', import.meta.url)
-  return (JSON.parse(readFileSync(manifest, 'utf8')) as { version: string }).version
-}
-
 export function buildProgram(run: RunEnvironment): Command {
   const program = new Command('holdfast')
     .description('Content-addressed storage with erasure coding: S3 in, coded shards out, any m providers may die.')
-    .version(version(), '-V, --version', 'print the version')
+    .version(version, '-V, --version', 'print the version')
     .helpOption('-h, --help', 'print help')
     .helpCommand('help [command]', 'print help for a command')
     .configureHelp({ showGlobalOptions: false })

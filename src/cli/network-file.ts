@@ -1,7 +1,8 @@
 /** `DIR/network.json`: how everything else on the machine finds a running network. Written when ready, gone when not. */
-import { readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { readFile, rm } from 'node:fs/promises'
 import path from 'node:path'
 import { z } from 'zod'
+import { writeFileDurably } from '../base/durable-file.ts'
 import { HoldfastError, messageOf } from '../base/errors.ts'
 
 const networkFileSchema = z.object({
@@ -22,10 +23,7 @@ export const networkFilePath = (directory: string): string => path.join(director
 
 /** Replaces the file in one step, readable by its owner alone: it carries a secret. */
 export async function writeNetworkFile(directory: string, network: NetworkFile): Promise<void> {
-  const temporary = `${networkFilePath(directory)}.${process.pid}.tmp`
-  await rm(temporary, { force: true })
-  await writeFile(temporary, `${JSON.stringify(network, null, 2)}\n`, { mode: 0o600 })
-  await rename(temporary, networkFilePath(directory))
+  await writeFileDurably(networkFilePath(directory), `${JSON.stringify(network, null, 2)}\n`, 0o600)
 }
 
 export async function removeNetworkFile(directory: string): Promise<void> {

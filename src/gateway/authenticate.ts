@@ -201,7 +201,7 @@ function claimOfQuery(headers: HeaderMap, query: Query): Claim {
   if (!/^-?\d{1,15}$/.test(expires)) throw bad('X-Amz-Expires should be a number')
   if (Number(expires) < 0) throw bad('X-Amz-Expires must be non-negative')
   if (Number(expires) > expirySecondsMax) {
-    throw bad(`X-Amz-Expires must be less than a week (in seconds); that is, the given X-Amz-Expires must be less than ${expirySecondsMax} seconds`)
+    throw new S3Error('AccessDenied', `X-Amz-Expires must be less than a week (in seconds); that is, at most ${expirySecondsMax}`)
   }
   return {
     ...parts,

@@ -65,16 +65,28 @@ export interface ObjectIndex {
    *
    * @throws `NO_SUCH_BUCKET`, `PRECONDITION_FAILED`; `NO_SUCH_KEY` when the content is gone by now
    */
-  commitCopy: (object: ObjectRecord, sourceContentId: number, blocks?: SegmentRecord[], condition?: WriteCondition) => Promise<Committed>
+  commitCopy: (
+    object: ObjectRecord,
+    sourceContentId: number,
+    blocks?: SegmentRecord[],
+    condition?: WriteCondition
+  ) => Promise<Committed>
   getObject: (bucket: string, key: string) => Promise<StoredObject | undefined>
   /** @returns whether there was one. @throws `PRECONDITION_FAILED` */
   deleteObject: (bucket: string, key: string, condition?: WriteCondition) => Promise<boolean>
   /** Keys with `prefix`, in UTF-8 byte order, strictly after `after` (or at and after, with `inclusive`). */
-  listObjects: (bucket: string, options: { prefix: string; after: string; inclusive?: boolean; limit: number }) => Promise<Page<StoredObject>>
+  listObjects: (
+    bucket: string,
+    options: { prefix: string; after: string; inclusive?: boolean; limit: number }
+  ) => Promise<Page<StoredObject>>
   /**
    * The data segments of a content that overlap bytes [start, end), in order, with the offset of each in the object.
    */
-  getSegments: (contentId: number, start: number, end: number) => Promise<Array<{ offset: number; segment: StoredSegment }>>
+  getSegments: (
+    contentId: number,
+    start: number,
+    end: number
+  ) => Promise<Array<{ offset: number; segment: StoredSegment }>>
   getBlocks: (contentId: number) => Promise<StoredSegment[]>
   /**
    * Holds the content against release while a reader uses it; call the returned function when done (twice is fine).
@@ -163,7 +175,14 @@ export interface ShardIndex {
    * Rows that a committed segment needs at the same provider are left out.
    */
   queueReleases: (rows: ReadonlyArray<{ provider: string; cid: CID }>) => Promise<void>
-  totals: () => Promise<{ buckets: number; objects: number; objectBytes: number; segments: number; shards: number; incompleteSegments: number }>
+  totals: () => Promise<{
+    buckets: number
+    objects: number
+    objectBytes: number
+    segments: number
+    shards: number
+    incompleteSegments: number
+  }>
 }
 
 export interface AccountIndex {

@@ -52,7 +52,10 @@ export interface BucketRecord {
 
 /** Headers that S3 keeps with an object and gives back: lower-case names. */
 export type ContentHeaders = Partial<
-  Record<'content-type' | 'content-encoding' | 'content-disposition' | 'content-language' | 'cache-control' | 'expires', string>
+  Record<
+    'content-type' | 'content-encoding' | 'content-disposition' | 'content-language' | 'cache-control' | 'expires',
+    string
+  >
 >
 
 /** `x-amz-checksum-*` of an object: lower-case algorithm to base64 value (`-N` suffixed where composite). */

@@ -17,11 +17,12 @@ import { hashes, sha256 } from '../content/cid.ts'
  */
 const wantsPerPeerMax = 32
 
+/** Copies the digest: multiformats wants memory of its own. */
+const hasher = (name: string, code: number, digest: (bytes: Uint8Array) => Uint8Array) =>
+  hasherFrom({ name, code, encode: (bytes) => Uint8Array.from(digest(bytes)) })
+
 const hashers = new Map(
-  [
-    hasherFrom({ name: 'blake3', code: hashes.blake3, encode: blake3 }),
-    hasherFrom({ name: 'sha2-256', code: hashes.sha256, encode: sha256 })
-  ].map((hasher) => [hasher.code, hasher] as const)
+  [hasher('blake3', hashes.blake3, blake3), hasher('sha2-256', hashes.sha256, sha256)].map((it) => [it.code, it])
 )
 
 interface Mixin {
@@ -54,9 +55,9 @@ export async function serveBitswap(libp2p: Libp2p, blockstore: Blockstore): Prom
     logger: defaultLogger(),
     status: 'starting',
     getHasher: async (code) => {
-      const hasher = hashers.get(code)
-      if (hasher === undefined) throw new HoldfastError('BAD_INPUT', `no hasher for multihash code ${code}`)
-      return hasher
+      const found = hashers.get(code)
+      if (found === undefined) throw new HoldfastError('BAD_INPUT', `no hasher for multihash code ${code}`)
+      return found
     },
     // It only answers: it never looks for blocks of its own.
     routing: { findProviders: async function* () {} },

@@ -88,10 +88,10 @@ export class FsShardStore implements ShardStore {
         if (cid === undefined || this.#place(cid).directory !== join(this.#blocksPath, directory.name)) continue
         batch.push(cid)
         if (batch.length < statWidth) continue
-        yield* this.#sized(batch)
+        yield* await this.#sized(batch)
         batch = []
       }
-      yield* this.#sized(batch)
+      yield* await this.#sized(batch)
     }
   }
 

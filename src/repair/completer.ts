@@ -90,10 +90,11 @@ export class Completer {
     const code = { k: segment.k, m: segment.m }
     const wanted = segment.shards.flatMap(({ state }, at) => (lost.has(state) ? [at] : []))
     const held = segment.shards.flatMap(({ state, provider }, at) => (provider !== undefined && !lost.has(state) ? [{ index: at, provider }] : []))
-    // Those that lost or refused a shard of this segment do not get it back.
+    // Who refused a shard of this segment is not offered it again; who lost one may make good.
+    const excluded = new Set(segment.shards.flatMap(({ state, provider }) => (state === 'withdrawn' && provider !== undefined ? [provider] : [])))
     const shardBytes = Math.max(1, shardBytesFor(segment.length, code))
     const heldDomains = held.map(({ provider }) => ({ peerId: provider, domains: peers.domainsOf(provider) }))
-    const plan = place({ code, shardBytes, wanted, held: heldDomains }, peers.candidates(), random)
+    const plan = place({ code, shardBytes, wanted, held: heldDomains, excluded }, peers.candidates(), random)
     if (plan.assigned.size === 0) return 0 // nobody to give it to: reading it would be in vain
     const release = await memory.acquire(shardBytes * (segment.k + segment.m), signal)
     try {
@@ -101,6 +102,7 @@ export class Completer {
       const scatter = new Scatter(this.#components, {
         code,
         held,
+        excluded,
         quorum: 0,
         shards: [...shards].map(([at, bytes]) => ({ index: at, cid: segment.shards[at]!.cid, bytes })),
         signal

@@ -40,6 +40,8 @@ export interface ScatterRequest {
   shards: readonly ShardToSend[]
   /** Where the segment's other shards are, when only some are sent (a repair). */
   held?: ReadonlyArray<{ index: number; provider: string }>
+  /** Providers that are not to be asked, though they hold nothing: they refused the content. */
+  excluded?: ReadonlySet<string>
   /** Shards of these that must be durable before `quorum` resolves. */
   quorum: number
   termMs?: number
@@ -143,7 +145,7 @@ export class Scatter {
         shardBytes: Math.max(1, ...this.#request.shards.map(({ bytes }) => bytes.length)),
         wanted,
         held: [...this.#taken.keys()].map((peerId) => ({ peerId, domains: peers.domainsOf(peerId) })),
-        excluded: new Set(this.failed.keys())
+        excluded: new Set([...this.failed.keys(), ...(this.#request.excluded ?? [])])
       },
       peers.candidates(),
       random

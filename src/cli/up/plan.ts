@@ -2,10 +2,11 @@
  * What `holdfast up` runs in a directory: kept in `DIR/up.json`, so that providers come back under the addresses the
  * network knows them by.
  */
-import { readFile, rename, statfs, writeFile } from 'node:fs/promises'
+import { readFile, statfs } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import path from 'node:path'
 import { z } from 'zod'
+import { writeFileDurably } from '../../base/durable-file.ts'
 import { HoldfastError } from '../../base/errors.ts'
 import { MiB } from '../../base/limits.ts'
 import type { Random } from '../../base/random.ts'
@@ -109,9 +110,7 @@ export async function preparePlan(directory: string, request: PlanRequest): Prom
     })
   }
   const rest = plan.providers.slice(request.providers)
-  const temporary = `${file}.tmp`
-  await writeFile(temporary, `${JSON.stringify({ version: 1, providers: [...providers, ...rest] } satisfies Plan, null, 2)}\n`)
-  await rename(temporary, file)
+  await writeFileDurably(file, `${JSON.stringify({ version: 1, providers: [...providers, ...rest] } satisfies Plan, null, 2)}\n`)
   return { providers, left: rest.length }
 }
 

@@ -2,11 +2,10 @@
  * What objects and parts are made of: segments with their shards, shared by all that name them, dropped with the last
  * one. What a drop means for the release queue is in the triggers of `migrations.ts`.
  */
-import { check, HoldfastError } from '../../base/errors.ts'
+import { check, HoldfastError, messageOf } from '../../base/errors.ts'
 import { type Log, silentLog } from '../../base/log.ts'
-import { messageOf } from '../../base/errors.ts'
 import type { Committed, NewContent } from '../index-store.ts'
-import { type SegmentRecord, type ShardRecord, shardStates, type StoredSegment } from '../records.ts'
+import { type SegmentRecord, type ShardRecord, type StoredSegment, shardStates } from '../records.ts'
 import { type Database, damaged } from './database.ts'
 import { bytes, integer, type Row, shardOf, shardState, stateCodes } from './rows.ts'
 
@@ -141,6 +140,8 @@ export class Contents {
   readonly #isServing: boolean
   readonly #log: Log
   readonly #pins = new Map<number, number>()
+  /** Contents that are to be dropped as soon as their last reader lets go. */
+  readonly #awaited = new Set<number>()
   #isReaping = false
   readonly #select
   readonly #insert
@@ -219,7 +220,7 @@ export class Contents {
    * @throws HoldfastError `NO_SUCH_KEY` when the source is gone
    */
   share(sourceId: number, blocks: SegmentRecord[] | undefined): Committed {
-    if (!this.exists(sourceId)) throw new HoldfastError('NO_SUCH_KEY', 'the source of the copy was deleted meanwhile')
+    if (!this.#isWhole(sourceId)) throw new HoldfastError('NO_SUCH_KEY', 'the source of the copy was deleted meanwhile')
     const segmentIds = this.#segmentIds(sourceId, 0)
     if (blocks === undefined) {
       // It may have lost its last name while the caller held it: it has one again.
@@ -232,13 +233,14 @@ export class Contents {
   }
 
   /** Makes a content of segments that are there already, in this order, and new blocks. */
-  assemble(segments: ReadonlyArray<{ id: number; length: number }>, blocks: SegmentRecord[]): Committed {
+  assemble(size: number, segments: ReadonlyArray<{ id: number; length: number }>, blocks: SegmentRecord[]): Committed {
     const contentId = this.#create()
     let offset = 0
     for (const { id, length } of segments) {
       this.#addSegment.run(contentId, 0, offset, id)
       offset += length
     }
+    check(offset === size, `the parts hold ${offset} bytes, the object ${size}`)
     return { contentId, segmentIds: segments.map(({ id }) => id), blockIds: this.#addBlocks(contentId, blocks) }
   }
 
@@ -253,30 +255,28 @@ export class Contents {
   /** Drops the content unless an object names it or a reader holds it. */
   retire(contentId: number): void {
     if (this.#isNamed.get(contentId)?.named !== 0) return
-    if (!this.#mayReap(contentId) || !this.#reap(contentId)) {
-      this.#setDoomed.run(contentId, 1)
-      this.#reapLater()
-    }
-  }
-
-  exists(contentId: number): boolean {
-    return this.#select.get(contentId) !== undefined
+    const mayReap = this.#mayReap(contentId)
+    if (mayReap && this.#reap(contentId)) return
+    this.#setDoomed.run(contentId, 1)
+    if (mayReap) this.#reapLater()
+    else this.#awaited.add(contentId)
   }
 
   data(contentId: number, start: number, end: number): Array<{ offset: number; segment: StoredSegment }> {
-    if (end <= start) return []
+    if (end <= start || !this.#isWhole(contentId)) return []
     return this.#data
       .all(contentId, start, end)
       .map((row) => ({ offset: integer(row, 'position'), segment: this.#segments.load(row) }))
   }
 
   blocks(contentId: number): StoredSegment[] {
+    if (!this.#isWhole(contentId)) return []
     return this.#blocks.all(contentId).map((row) => this.#segments.load(row))
   }
 
   /** @throws HoldfastError `NO_SUCH_KEY` */
   pin(contentId: number): () => void {
-    if (!this.exists(contentId)) throw new HoldfastError('NO_SUCH_KEY', 'the object was deleted meanwhile')
+    if (!this.#isWhole(contentId)) throw new HoldfastError('NO_SUCH_KEY', 'the object was deleted meanwhile')
     this.#pins.set(contentId, (this.#pins.get(contentId) ?? 0) + 1)
     let isHeld = true
     return () => {
@@ -288,7 +288,7 @@ export class Contents {
         return
       }
       this.#pins.delete(contentId)
-      if (!this.#database.isClosed && this.#select.get(contentId)?.is_doomed === 1) this.#reapLater()
+      if (this.#awaited.delete(contentId)) this.#reapLater()
     }
   }
 
@@ -311,6 +311,12 @@ export class Contents {
 
   #segmentIds(contentId: number, isBlock: 0 | 1): number[] {
     return this.#ids.all(contentId, isBlock).map((row) => integer(row, 'segment_id'))
+  }
+
+  /** What is doomed may be half dropped already, unless a reader holds it. */
+  #isWhole(contentId: number): boolean {
+    const row = this.#select.get(contentId)
+    return row !== undefined && (row.is_doomed === 0 || this.#pins.has(contentId))
   }
 
   /** Where another process serves, its readers are not known here: it reaps. */
@@ -340,12 +346,18 @@ export class Contents {
 
   async #reapNext(): Promise<void> {
     this.#isReaping = true
+    // Known to be over within the transaction that finds nothing more: whoever comes later starts anew.
+    const round = (): boolean => {
+      this.#isReaping = this.#reapOne()
+      return this.#isReaping
+    }
     try {
-      while (!this.#database.isClosed && (await this.#database.write(() => this.#reapOne()))) {
+      while (!this.#database.isClosed && (await this.#database.write(round))) {
         // Each round is a transaction of its own, between which others have their turn.
       }
-    } finally {
+    } catch (error) {
       this.#isReaping = false
+      throw error
     }
   }
 

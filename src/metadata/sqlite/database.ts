@@ -72,8 +72,13 @@ export class Database {
     return this.#isClosed
   }
 
+  /** @throws HoldfastError `DAMAGED` where the tables are not those that the migrations made */
   prepare(sql: string): StatementSync {
-    return this.#sqlite.prepare(sql)
+    try {
+      return this.#sqlite.prepare(sql)
+    } catch (error) {
+      throw resultOf(error) === results.error ? damaged(messageOf(error), error) : translate(error)
+    }
   }
 
   /** Called after any rollback: what was remembered of rows written before may be false. */
@@ -83,6 +88,10 @@ export class Database {
 
   /** Runs `work`, which may only read. */
   async read<T>(work: () => T): Promise<T> {
+    return this.readNow(work)
+  }
+
+  readNow<T>(work: () => T): T {
     this.#checkOpen()
     try {
       return work()
@@ -216,7 +225,16 @@ export function damaged(what: string, cause?: unknown): HoldfastError {
 }
 
 /** https://www.sqlite.org/rescode.html: the low byte is the kind, the rest details it. */
-const results = { busy: 5, locked: 6, ioError: 10, corrupt: 11, full: 13, cannotOpen: 14, notADatabase: 26 } as const
+const results = {
+  error: 1,
+  busy: 5,
+  locked: 6,
+  ioError: 10,
+  corrupt: 11,
+  full: 13,
+  cannotOpen: 14,
+  notADatabase: 26
+} as const
 /** Reads that failed or came short; a checksum of the file system that does not hold. */
 const unreadable: readonly number[] = [10 | (1 << 8), 10 | (2 << 8), 10 | (32 << 8), 10 | (33 << 8)]
 
@@ -229,7 +247,8 @@ function resultOf(error: unknown): number | undefined {
 function translate(error: unknown): unknown {
   if (error instanceof HoldfastError) return error
   // An integer beyond what a number can hold: nothing here writes one.
-  if (error instanceof Error && 'code' in error && error.code === 'ERR_OUT_OF_RANGE') return damaged(error.message, error)
+  if (error instanceof Error && 'code' in error && error.code === 'ERR_OUT_OF_RANGE')
+    return damaged(error.message, error)
   const result = resultOf(error)
   if (result === undefined) return error
   const kind = result & 0xff

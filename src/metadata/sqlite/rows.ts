@@ -2,8 +2,9 @@
  * Between rows and records. What is read is checked as if a stranger had written it: a value of another kind than was
  * stored means a damaged file, never a record with a hole.
  */
-import { CID } from 'multiformats/cid'
+
 import type { SQLInputValue, SQLOutputValue } from 'node:sqlite'
+import { CID } from 'multiformats/cid'
 import { check } from '../../base/errors.ts'
 import type { Page } from '../index-store.ts'
 import type {
