@@ -27,7 +27,12 @@ export function createMetrics(source: MetricsSource): Metrics {
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
   const registers = [registry]
-  const requests = new Counter({ name: 'holdfast_s3_requests_total', help: 'S3 requests by operation and HTTP status', labelNames: ['operation', 'status'], registers })
+  const requests = new Counter({
+    name: 'holdfast_s3_requests_total',
+    help: 'S3 requests by operation and HTTP status',
+    labelNames: ['operation', 'status'],
+    registers
+  })
   const seconds = new Histogram({
     name: 'holdfast_s3_request_duration_seconds',
     help: 'Time from the request line to the last byte of the answer',
@@ -35,8 +40,14 @@ export function createMetrics(source: MetricsSource): Metrics {
     buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60],
     registers
   })
-  const bytes = new Counter({ name: 'holdfast_s3_bytes_total', help: 'Bytes of S3 bodies: in from clients, out to them', labelNames: ['direction'], registers })
-  const gauge = (name: string, help: string, labelNames: string[] = []): Gauge => new Gauge({ name, help, labelNames, registers })
+  const bytes = new Counter({
+    name: 'holdfast_s3_bytes_total',
+    help: 'Bytes of S3 bodies: in from clients, out to them',
+    labelNames: ['direction'],
+    registers
+  })
+  const gauge = (name: string, help: string, labelNames: string[] = []): Gauge =>
+    new Gauge({ name, help, labelNames, registers })
   const ready = gauge('holdfast_ready', '1 when S3 requests can be served')
   const providers = gauge('holdfast_providers', 'Providers known, by state', ['state'])
   const capacity = gauge('holdfast_provider_capacity_bytes', 'Capacity of the providers that are online')

@@ -72,7 +72,11 @@ interface Route {
   isGuarded?: boolean
 }
 
-const json = (value: unknown, status = 200): Answer => ({ status, type: 'application/json', body: `${JSON.stringify(value)}\n` })
+const json = (value: unknown, status = 200): Answer => ({
+  status,
+  type: 'application/json',
+  body: `${JSON.stringify(value)}\n`
+})
 
 function routesOf(backend: AdminBackend, metrics: Metrics): Route[] {
   return [
@@ -82,11 +86,16 @@ function routesOf(backend: AdminBackend, metrics: Metrics): Route[] {
       methods: {
         GET: async () => {
           const reasons = await backend.readiness()
-          return reasons.length === 0 ? json({ ready: true }) : json({ code: 'NOT_READY', message: reasons.join('; ') }, 503)
+          return reasons.length === 0
+            ? json({ ready: true })
+            : json({ code: 'NOT_READY', message: reasons.join('; ') }, 503)
         }
       }
     },
-    { pattern: /^\/metrics$/, methods: { GET: async () => ({ status: 200, type: metrics.contentType, body: await metrics.render() }) } },
+    {
+      pattern: /^\/metrics$/,
+      methods: { GET: async () => ({ status: 200, type: metrics.contentType, body: await metrics.render() }) }
+    },
     { pattern: /^\/v1\/status$/, methods: { GET: async () => json(await backend.status()) } },
     { pattern: /^\/v1\/providers$/, methods: { GET: async () => json({ providers: await backend.providers() }) } },
     { pattern: /^\/v1\/repairs$/, methods: { GET: async ({ query }) => json(await backend.repairs(limitOf(query))) } },
@@ -116,7 +125,12 @@ function routesOf(backend: AdminBackend, metrics: Metrics): Route[] {
     {
       pattern: /^\/$/,
       methods: {
-        GET: async () => ({ status: 200, type: 'text/html; charset=utf-8', body: dashboardHtml, headers: { 'content-security-policy': dashboardPolicy } })
+        GET: async () => ({
+          status: 200,
+          type: 'text/html; charset=utf-8',
+          body: dashboardHtml,
+          headers: { 'content-security-policy': dashboardPolicy }
+        })
       }
     }
   ]
@@ -153,7 +167,8 @@ async function readJson(message: IncomingMessage): Promise<unknown> {
   let length = 0
   for await (const chunk of message as AsyncIterable<Buffer>) {
     length += chunk.length
-    if (length > bodyBytesMax) throw new HttpError(413, 'BODY_TOO_LARGE', `the body has at most ${bodyBytesMax} bytes`, { connection: 'close' })
+    if (length > bodyBytesMax)
+      throw new HttpError(413, 'BODY_TOO_LARGE', `the body has at most ${bodyBytesMax} bytes`, { connection: 'close' })
     chunks.push(chunk)
   }
   try {
@@ -181,11 +196,15 @@ function checkHost(message: IncomingMessage, boundHost: string): void {
 
 function checkGuard({ headers, socket }: IncomingMessage): void {
   const isProxied = headers.forwarded !== undefined || headers['x-forwarded-for'] !== undefined
-  if (!isLoopback(socket.remoteAddress) || isProxied) throw new HttpError(403, 'FORBIDDEN', 'keys are managed from the machine the gateway runs on')
-  if (headers['x-holdfast-admin'] !== '1') throw new HttpError(403, 'FORBIDDEN', 'send the header "x-holdfast-admin: 1"')
+  if (!isLoopback(socket.remoteAddress) || isProxied)
+    throw new HttpError(403, 'FORBIDDEN', 'keys are managed from the machine the gateway runs on')
+  if (headers['x-holdfast-admin'] !== '1')
+    throw new HttpError(403, 'FORBIDDEN', 'send the header "x-holdfast-admin: 1"')
   const isForeign = headers.origin !== undefined && headers.origin !== `http://${headers.host}`
-  const isCrossSite = headers['sec-fetch-site'] !== undefined && !['same-origin', 'none'].includes(String(headers['sec-fetch-site']))
-  if (isForeign || isCrossSite) throw new HttpError(403, 'FORBIDDEN', 'requests from pages of other origins are refused')
+  const isCrossSite =
+    headers['sec-fetch-site'] !== undefined && !['same-origin', 'none'].includes(String(headers['sec-fetch-site']))
+  if (isForeign || isCrossSite)
+    throw new HttpError(403, 'FORBIDDEN', 'requests from pages of other origins are refused')
 }
 
 function decode(part: string): string {
@@ -199,7 +218,8 @@ function decode(part: string): string {
 async function answer(routes: readonly Route[], message: IncomingMessage, boundHost: string): Promise<Answer> {
   checkHost(message, boundHost)
   const target = message.url ?? '/'
-  if (target.length > pathCharsMax) throw new HttpError(414, 'PATH_TOO_LONG', `a path has at most ${pathCharsMax} characters`)
+  if (target.length > pathCharsMax)
+    throw new HttpError(414, 'PATH_TOO_LONG', `a path has at most ${pathCharsMax} characters`)
   // Not `new URL`: it would resolve the dots of a key like `a/../b`.
   const [path = '/', query = ''] = target.split('?', 2)
   for (const { pattern, methods, isGuarded } of routes) {
@@ -218,9 +238,13 @@ async function answer(routes: readonly Route[], message: IncomingMessage, boundH
 
 /** Internal faults stay opaque: their text may name files and peers. */
 function answerOfError(error: unknown, log: Log): Answer {
-  if (error instanceof HttpError) return { ...json({ code: error.code, message: error.message }, error.status), headers: error.headers }
+  if (error instanceof HttpError)
+    return { ...json({ code: error.code, message: error.message }, error.status), headers: error.headers }
   if (!(error instanceof HoldfastError)) {
-    log.error('admin request failed', { error: messageOf(error), stack: error instanceof Error ? error.stack : undefined })
+    log.error('admin request failed', {
+      error: messageOf(error),
+      stack: error instanceof Error ? error.stack : undefined
+    })
     return json({ code: 'INTERNAL', message: 'the gateway failed; its log says how' }, 500)
   }
   const { code, message } = error
@@ -247,15 +271,18 @@ function send(message: IncomingMessage, response: ServerResponse, { status, type
 /** @throws HoldfastError `BAD_CONFIG` when the address cannot be listened on */
 export async function startAdminServer({ host, port, backend, metrics, log }: AdminServerInit): Promise<AdminServer> {
   const routes = routesOf(backend, metrics)
-  const server = createServer({ headersTimeout: 10_000, requestTimeout: 30_000, maxHeaderSize: 16 * 1024 }, (message, response) => {
-    void answer(routes, message, host)
-      .catch((error: unknown) => answerOfError(error, log))
-      .then((made) => send(message, response, made))
-      .catch((error: unknown) => {
-        log.error('admin answer failed', { error: messageOf(error) })
-        response.destroy()
-      })
-  })
+  const server = createServer(
+    { headersTimeout: 10_000, requestTimeout: 30_000, maxHeaderSize: 16 * 1024 },
+    (message, response) => {
+      void answer(routes, message, host)
+        .catch((error: unknown) => answerOfError(error, log))
+        .then((made) => send(message, response, made))
+        .catch((error: unknown) => {
+          log.error('admin answer failed', { error: messageOf(error) })
+          response.destroy()
+        })
+    }
+  )
   server.maxConnections = connectionsMax
   await listen(server, host, port)
   server.on('error', (error) => log.error('admin server failed', { error: messageOf(error) }))
@@ -273,7 +300,13 @@ export async function startAdminServer({ host, port, backend, metrics, log }: Ad
 function listen(server: Server, host: string, port: number): Promise<void> {
   return new Promise((resolve, reject) => {
     server.once('error', (cause: NodeJS.ErrnoException) => {
-      reject(new HoldfastError('BAD_CONFIG', `cannot serve the admin API on ${host}:${port}: ${cause.code ?? cause.message}`, { cause }))
+      reject(
+        new HoldfastError(
+          'BAD_CONFIG',
+          `cannot serve the admin API on ${host}:${port}: ${cause.code ?? cause.message}`,
+          { cause }
+        )
+      )
     })
     server.listen(port, host, () => {
       server.removeAllListeners('error')

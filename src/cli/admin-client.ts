@@ -1,5 +1,5 @@
 /** Asks a gateway's admin API. */
-import { errorSpecs, type ErrorCode, HoldfastError, messageOf } from '../base/errors.ts'
+import { type ErrorCode, errorSpecs, HoldfastError, messageOf } from '../base/errors.ts'
 import { DeniedError } from './exit-codes.ts'
 
 /** An answer with every provider of a large network is a few MiB; a stranger's endless one is not read. */
@@ -27,7 +27,9 @@ export function createAdminClient(origin: string, signal: AbortSignal): AdminCli
       } catch (cause) {
         signal.throwIfAborted()
         if (cause instanceof HoldfastError) throw cause
-        throw new HoldfastError('OFFLINE', `no gateway answers at ${origin} (${reasonOf(cause)}); is it running?`, { cause })
+        throw new HoldfastError('OFFLINE', `no gateway answers at ${origin} (${reasonOf(cause)}); is it running?`, {
+          cause
+        })
       }
       if (!response.ok) throw failureOf(response.status, text, origin)
       return (text === '' ? undefined : parse(text, origin)) as T

@@ -31,7 +31,8 @@ const logLevels: readonly LogLevel[] = ['debug', 'info', 'warn', 'error']
 function logLevel(env: RunEnvironment['env']): LogLevel {
   const level = env['HOLDFAST_LOG'] ?? 'info'
   const known = logLevels.find((name) => name === level)
-  if (known === undefined) throw new HoldfastError('BAD_CONFIG', `HOLDFAST_LOG is "${level}"; write one of ${logLevels.join(', ')}`)
+  if (known === undefined)
+    throw new HoldfastError('BAD_CONFIG', `HOLDFAST_LOG is "${level}"; write one of ${logLevels.join(', ')}`)
   return known
 }
 

@@ -19,12 +19,18 @@ export interface S3Connection {
   secretAccessKey: string
 }
 
-const dataOption = ['--data <dir>', `directory of a network on this machine, found by its network.json (default: ./${defaultDataDirectory})`] as const
+const dataOption = [
+  '--data <dir>',
+  `directory of a network on this machine, found by its network.json (default: ./${defaultDataDirectory})`
+] as const
 
 export function withS3Options(command: Command): Command {
   return command
     .option(...dataOption)
-    .option('--endpoint <url>', 'S3 endpoint of a gateway instead, with the key in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY')
+    .option(
+      '--endpoint <url>',
+      'S3 endpoint of a gateway instead, with the key in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY'
+    )
 }
 
 export function withAdminOptions(command: Command): Command {
@@ -33,7 +39,13 @@ export function withAdminOptions(command: Command): Command {
 
 function origin(text: string, what: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined
-  if (url === undefined || !['http:', 'https:'].includes(url.protocol) || url.pathname !== '/' || url.search !== '' || url.hash !== '') {
+  if (
+    url === undefined ||
+    !['http:', 'https:'].includes(url.protocol) ||
+    url.pathname !== '/' ||
+    url.search !== '' ||
+    url.hash !== ''
+  ) {
     throw new HoldfastError('BAD_INPUT', `"${text}" is not ${what}: write it as http://HOST:PORT`)
   }
   return url.origin
@@ -47,13 +59,19 @@ const directoryOf = (options: ConnectionOptions): string => path.resolve(options
  *
  * @throws HoldfastError `BAD_INPUT`, `BAD_CONFIG`, `OFFLINE`
  */
-export async function s3Connection(options: ConnectionOptions, { env }: Pick<CommandContext, 'env'>): Promise<S3Connection> {
+export async function s3Connection(
+  options: ConnectionOptions,
+  { env }: Pick<CommandContext, 'env'>
+): Promise<S3Connection> {
   const endpoint = options.endpoint ?? (options.data === undefined ? env['HOLDFAST_ENDPOINT'] : undefined)
   if (endpoint === undefined) return await readNetworkFile(directoryOf(options))
   const accessKeyId = env['AWS_ACCESS_KEY_ID']
   const secretAccessKey = env['AWS_SECRET_ACCESS_KEY']
   if (!accessKeyId || !secretAccessKey) {
-    throw new HoldfastError('BAD_CONFIG', `to use ${endpoint}, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; "holdfast key create" makes a key`)
+    throw new HoldfastError(
+      'BAD_CONFIG',
+      `to use ${endpoint}, set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; "holdfast key create" makes a key`
+    )
   }
   return { endpoint: origin(endpoint, 'an endpoint'), accessKeyId, secretAccessKey }
 }

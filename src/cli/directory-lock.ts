@@ -34,7 +34,12 @@ function tryLock(file: string): DatabaseSync | undefined {
  * @param waitMs how long an earlier holder may take to end
  * @throws HoldfastError `BAD_CONFIG` when it is held by another process, or cannot be made
  */
-export async function lockDirectory(directory: string, role: string, waitMs: number, signal?: AbortSignal): Promise<DirectoryLock> {
+export async function lockDirectory(
+  directory: string,
+  role: string,
+  waitMs: number,
+  signal?: AbortSignal
+): Promise<DirectoryLock> {
   try {
     await mkdir(directory, { recursive: true, mode: 0o700 })
   } catch (cause) {
@@ -47,7 +52,10 @@ export async function lockDirectory(directory: string, role: string, waitMs: num
   while (lock === undefined) {
     if (systemClock.now() >= deadline) {
       const pid = (await readFile(pidFile, 'utf8').catch(() => '')).trim() // only for the message
-      throw new HoldfastError('BAD_CONFIG', `${directory} is in use by another process${pid === '' ? '' : ` (pid ${pid})`}; stop that one, or choose another --data`)
+      throw new HoldfastError(
+        'BAD_CONFIG',
+        `${directory} is in use by another process${pid === '' ? '' : ` (pid ${pid})`}; stop that one, or choose another --data`
+      )
     }
     await systemClock.sleep(pollMs, signal)
     lock = tryLock(lockFile)

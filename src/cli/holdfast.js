@@ -33,7 +33,7 @@ function entryPoint() {
 /** `node:sqlite` says on every start that it may change; the version is pinned, and stderr is for our own words. */
 function hideExperimentalWarnings() {
   const emitWarning = process.emitWarning
-  process.emitWarning = function (warning, ...rest) {
+  process.emitWarning = (warning, ...rest) => {
     const type = rest[0] !== null && typeof rest[0] === 'object' ? rest[0].type : rest[0]
     if (type === 'ExperimentalWarning' || (warning && warning.name === 'ExperimentalWarning')) return
     emitWarning.call(process, warning, ...rest)

@@ -2,8 +2,9 @@
 import { Command, CommanderError } from 'commander'
 import { HoldfastError, messageOf } from '../base/errors.ts'
 import { version } from '../base/version.ts'
-import { register as get } from './commands/get.ts'
+import type { RunEnvironment } from './command.ts'
 import { register as gateway } from './commands/gateway.ts'
+import { register as get } from './commands/get.ts'
 import { register as health } from './commands/health.ts'
 import { register as key } from './commands/key.ts'
 import { register as ls } from './commands/ls.ts'
@@ -13,7 +14,6 @@ import { register as put } from './commands/put.ts'
 import { register as rm } from './commands/rm.ts'
 import { register as status } from './commands/status.ts'
 import { register as up } from './commands/up.ts'
-import type { RunEnvironment } from './command.ts'
 import { describeExitCodes, Exit, exitCodeOf, exitCodes } from './exit-codes.ts'
 import { interruptSignal } from './interrupt.ts'
 import { printable } from './output.ts'
@@ -38,7 +38,8 @@ export function buildProgram(run: RunEnvironment): Command {
     .addHelpText('after', describeExitCodes(['ok', 'failure', 'usage', 'notFound', 'network', 'denied', 'interrupted']))
     .exitOverride()
   // Commands copy the settings above when they are made, so they come last; in the order the help shows them.
-  for (const register of [up, provider, gateway, providers, status, health, key, put, get, ls, rm]) register(program, run)
+  for (const register of [up, provider, gateway, providers, status, health, key, put, get, ls, rm])
+    register(program, run)
   return program
 }
 
@@ -46,7 +47,8 @@ function report(error: unknown, isJson: boolean): void {
   if (error instanceof Exit) return
   if (error instanceof CommanderError) {
     // Commander has said it in words already.
-    if (isJson && error.exitCode !== 0) process.stderr.write(`${JSON.stringify({ code: 'BAD_INPUT', message: error.message })}\n`)
+    if (isJson && error.exitCode !== 0)
+      process.stderr.write(`${JSON.stringify({ code: 'BAD_INPUT', message: error.message })}\n`)
     return
   }
   const code = error instanceof HoldfastError ? error.code : 'FAILED'
@@ -62,13 +64,19 @@ function exitStatus(error: unknown, signal: AbortSignal): number {
 
 /** What was written to a pipe must have left before the process does. */
 async function flush(): Promise<void> {
-  await Promise.all([process.stdout, process.stderr].map((stream) => new Promise<void>((resolve) => void stream.write('', () => resolve()))))
+  await Promise.all(
+    [process.stdout, process.stderr].map(
+      (stream) => new Promise<void>((resolve) => void stream.write('', () => resolve()))
+    )
+  )
 }
 
 /** Never returns to a running process: it ends with the command's exit code. */
 export async function main(argv: string[], options: { launcher: string }): Promise<never> {
   // A reader that has seen enough (`holdfast ls | head`) is no failure of ours, and a closed terminal takes no more words.
-  process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? exitCodes.ok : exitCodes.failure))
+  process.stdout.on('error', (error: NodeJS.ErrnoException) =>
+    process.exit(error.code === 'EPIPE' ? exitCodes.ok : exitCodes.failure)
+  )
   process.stderr.on('error', () => {})
   const signal = interruptSignal()
   const isJson = argv.includes('--json')

@@ -18,7 +18,11 @@ export async function createProgress(output: Output, label: string, totalBytes: 
   return output.isInteractive ? barProgress(output, label, totalBytes) : plainProgress(output, label, totalBytes)
 }
 
-function describe(doneBytes: number, totalBytes: number | undefined, elapsedMs: number): { rate: string; remaining: string } {
+function describe(
+  doneBytes: number,
+  totalBytes: number | undefined,
+  elapsedMs: number
+): { rate: string; remaining: string } {
   const perMs = elapsedMs > 0 ? doneBytes / elapsedMs : 0
   return {
     rate: `${formatBytes(Math.round(perMs * 1000))}/s`,
@@ -37,13 +41,16 @@ function plainProgress(output: Output, label: string, totalBytes: number | undef
       if (now - shownAt < plainIntervalMs) return
       shownAt = now
       const { rate, remaining } = describe(doneBytes, totalBytes, now - startedAt)
-      const share = totalBytes === undefined ? formatBytes(doneBytes) : `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`
+      const share =
+        totalBytes === undefined ? formatBytes(doneBytes) : `${formatBytes(doneBytes)} of ${formatBytes(totalBytes)}`
       output.note(`${label}: ${share}, ${rate}${totalBytes === undefined ? '' : `, ${remaining} remaining`}`)
     },
     stop: (isDone) => {
       if (!isDone) return
       const elapsedMs = systemClock.now() - startedAt
-      output.note(`${label}: ${formatBytes(doneBytes)} in ${formatDuration(elapsedMs)}, ${describe(doneBytes, totalBytes, elapsedMs).rate}`)
+      output.note(
+        `${label}: ${formatBytes(doneBytes)} in ${formatDuration(elapsedMs)}, ${describe(doneBytes, totalBytes, elapsedMs).rate}`
+      )
     }
   }
 }
@@ -57,7 +64,10 @@ async function barProgress(output: Output, label: string, totalBytes: number | u
     whole: totalBytes === undefined ? '?' : formatBytes(totalBytes),
     ...describe(doneBytes, totalBytes, systemClock.now() - startedAt)
   })
-  const format = totalBytes === undefined ? `${label}  {done}  {rate}` : `${label}  {bar} {percentage}%  {done}/{whole}  {rate}  {remaining} remaining`
+  const format =
+    totalBytes === undefined
+      ? `${label}  {done}  {rate}`
+      : `${label}  {bar} {percentage}%  {done}/{whole}  {rate}  {remaining} remaining`
   const bar = new SingleBar({
     stream: output.stderr as NodeJS.WriteStream,
     format,

@@ -64,14 +64,19 @@ export function translate(error: unknown, where: string): unknown {
   const status = $metadata?.httpStatusCode
   if (denials.includes(name) || status === 403) return new DeniedError(`${name}: ${messageOf(error)}`)
   const code = codes[name]
-  if (code !== undefined) return new HoldfastError(code, messageOf(error) === 'UnknownError' ? name : messageOf(error), { cause: error })
+  if (code !== undefined)
+    return new HoldfastError(code, messageOf(error) === 'UnknownError' ? name : messageOf(error), { cause: error })
   if (status === 404) return new HoldfastError('NO_SUCH_KEY', 'no such object', { cause: error })
   if (status === 503) return new HoldfastError('NOT_DURABLE', messageOf(error), { cause: error })
   if (systemCode === 'ECONNREFUSED' || systemCode === 'ENOTFOUND' || systemCode === 'EHOSTUNREACH') {
-    return new HoldfastError('OFFLINE', `no gateway answers at ${where} (${systemCode}); is it running?`, { cause: error })
+    return new HoldfastError('OFFLINE', `no gateway answers at ${where} (${systemCode}); is it running?`, {
+      cause: error
+    })
   }
   if (systemCode === 'ECONNRESET' || systemCode === 'EPIPE' || systemCode === 'ETIMEDOUT') {
-    return new HoldfastError('OFFLINE', `the gateway at ${where} broke the connection (${systemCode})`, { cause: error })
+    return new HoldfastError('OFFLINE', `the gateway at ${where} broke the connection (${systemCode})`, {
+      cause: error
+    })
   }
   return error
 }

@@ -17,11 +17,15 @@ export function parseSize(text: string): number {
   const match = /^(\d{1,16}(?:\.\d{1,9})?) ?([kmgtp]?i?b)?$/i.exec(text.trim())
   const unit = unitBytes[(match?.[2] ?? '').toLowerCase()]
   if (match === null || unit === undefined) {
-    throw new HoldfastError('BAD_INPUT', `"${text}" is not a size: write bytes, or a number with kB, MB, GB, TB, KiB, MiB, GiB or TiB, as in 100GB`)
+    throw new HoldfastError(
+      'BAD_INPUT',
+      `"${text}" is not a size: write bytes, or a number with kB, MB, GB, TB, KiB, MiB, GiB or TiB, as in 100GB`
+    )
   }
   const bytes = Number(match[1]) * unit
   if (!Number.isSafeInteger(Math.floor(bytes))) throw new HoldfastError('BAD_INPUT', `"${text}" is too large a size`)
-  if (unit === 1 && !Number.isInteger(bytes)) throw new HoldfastError('BAD_INPUT', `"${text}" is not a whole number of bytes`)
+  if (unit === 1 && !Number.isInteger(bytes))
+    throw new HoldfastError('BAD_INPUT', `"${text}" is not a whole number of bytes`)
   return Math.floor(bytes)
 }
 
@@ -72,7 +76,8 @@ export interface HostPort {
  */
 export function parseHostPort(text: string): HostPort {
   const match = /^(?:\[([0-9a-f:.]{2,45})\]|([a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?)):(\d{1,5})$/i.exec(text)
-  if (match === null) throw new HoldfastError('BAD_INPUT', `"${text}" is not an address: write HOST:PORT, as in 127.0.0.1:4001`)
+  if (match === null)
+    throw new HoldfastError('BAD_INPUT', `"${text}" is not an address: write HOST:PORT, as in 127.0.0.1:4001`)
   return { host: (match[1] ?? match[2])!, port: parsePort(match[3]!) }
 }
 
@@ -92,9 +97,13 @@ export function parseCode(text: string): CodeParameters {
   const [k, m] = [Number(match[1]), Number(match[2])]
   if (k < 1) throw new HoldfastError('BAD_INPUT', `code ${text}: at least one data shard is needed`)
   if (m < limits.parityMin) {
-    throw new HoldfastError('BAD_INPUT', `code ${text}: at least ${limits.parityMin} parity shards are needed, or one death and one slow provider stop a write`)
+    throw new HoldfastError(
+      'BAD_INPUT',
+      `code ${text}: at least ${limits.parityMin} parity shards are needed, or one death and one slow provider stop a write`
+    )
   }
-  if (k + m > limits.codeShardsMax) throw new HoldfastError('BAD_INPUT', `code ${text}: at most ${limits.codeShardsMax} shards in all`)
+  if (k + m > limits.codeShardsMax)
+    throw new HoldfastError('BAD_INPUT', `code ${text}: at most ${limits.codeShardsMax} shards in all`)
   return { k, m }
 }
 
@@ -122,6 +131,7 @@ export function parseS3Url(text: string): S3Url {
  */
 export function parseObjectUrl(text: string): S3Url {
   const url = parseS3Url(text)
-  if (url.bucket === '' || url.key === '') throw new HoldfastError('BAD_INPUT', `"${text}" names no object: write s3://BUCKET/KEY`)
+  if (url.bucket === '' || url.key === '')
+    throw new HoldfastError('BAD_INPUT', `"${text}" names no object: write s3://BUCKET/KEY`)
   return url
 }

@@ -170,31 +170,21 @@ export class RequestBody {
     return await this.#checked(declaredChecksum(this.#headers), computeToo)
   }
 
+  /** The algorithm of the checksum that the client sends along, be it in a trailer. */
+  get declaredAlgorithm(): ChecksumAlgorithm | undefined {
+    return declaredChecksum(this.#headers)?.algorithm
+  }
+
   async #checked(declared: DeclaredChecksum | undefined, computeToo?: ChecksumAlgorithm): Promise<UploadBody> {
-    const algorithm = declared?.algorithm ?? computeToo
     const size = this.sizeBytes
     const expectedMd5 = declaredMd5(this.#headers)
-    const checksummer = algorithm === undefined ? undefined : await createChecksummer(algorithm)
-    const checksums: Checksums = {}
-    let expected = declared?.value
     const content = this.#content((trailers) => {
-      if (declared?.isTrailing === true) expected = checkedValue(declared.algorithm, trailers.get(checksumHeader(declared.algorithm)))
-    })
-    const bytes = async function* (): AsyncGenerator<Uint8Array> {
-      let length = 0
-      for await (const chunk of content) {
-        length += chunk.length
-        if (size !== undefined && length > size) throw new S3Error('IncompleteBody', 'The body is longer than it was declared to be.')
-        checksummer?.update(chunk)
-        yield chunk
+      if (declared?.isTrailing === true) {
+        declared.value = checkedValue(declared.algorithm, trailers.get(checksumHeader(declared.algorithm)))
       }
-      if (size !== undefined && length !== size) throw new S3Error('IncompleteBody')
-      if (checksummer === undefined || algorithm === undefined) return
-      const computed = checksummer.digest()
-      if (expected !== undefined) checkChecksum(algorithm, expected, computed)
-      checksums[algorithm] = computed
-    }
-    return { bytes: bytes(), checksums: () => checksums, ...(size !== undefined && { size }), ...(expectedMd5 && { expectedMd5 }) }
+    })
+    const body = await checksummed(exactly(content, size), declared?.algorithm ?? computeToo, () => declared?.value)
+    return { ...body, ...(size !== undefined && { size }), ...(expectedMd5 !== undefined && { expectedMd5 }) }
   }
 
   /**
@@ -240,6 +230,46 @@ export class RequestBody {
         })
     }
   }
+}
+
+/** Bytes that are here already, as an upload: what UploadPartCopy reads from its source. */
+export async function storedBytes(bytes: AsyncIterable<Uint8Array>, sizeBytes: number, algorithm?: ChecksumAlgorithm): Promise<UploadBody> {
+  return { ...(await checksummed(bytes, algorithm)), size: sizeBytes }
+}
+
+/** Computes a checksum as the bytes pass, and compares it at their end with what is expected by then. */
+async function checksummed(
+  bytes: AsyncIterable<Uint8Array>,
+  algorithm: ChecksumAlgorithm | undefined,
+  expected: () => string | undefined = () => undefined
+): Promise<UploadBody> {
+  if (algorithm === undefined) return { bytes }
+  const checksummer = await createChecksummer(algorithm)
+  const checksums: Checksums = {}
+  const tapped = async function* (): AsyncGenerator<Uint8Array> {
+    for await (const chunk of bytes) {
+      checksummer.update(chunk)
+      yield chunk
+    }
+    const computed = checksummer.digest()
+    const declared = expected()
+    if (declared !== undefined) checkChecksum(algorithm, declared, computed)
+    checksums[algorithm] = computed
+  }
+  return { bytes: tapped(), checksums: () => checksums }
+}
+
+/** @throws S3Error `IncompleteBody` unless there are just as many bytes as were declared */
+async function* exactly(bytes: AsyncIterable<Uint8Array>, sizeBytes: number | undefined): AsyncGenerator<Uint8Array> {
+  let length = 0
+  for await (const chunk of bytes) {
+    length += chunk.length
+    if (sizeBytes !== undefined && length > sizeBytes) {
+      throw new S3Error('IncompleteBody', 'The body is longer than it was declared to be.')
+    }
+    yield chunk
+  }
+  if (sizeBytes !== undefined && length !== sizeBytes) throw new S3Error('IncompleteBody')
 }
 
 async function* checkSha256(source: AsyncIterable<Uint8Array>, hex: string): AsyncGenerator<Uint8Array> {

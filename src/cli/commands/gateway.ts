@@ -5,8 +5,8 @@ import { action, type CommandContext, collect, optionParser, type Register } fro
 import { lockDirectory } from '../directory-lock.ts'
 import { aborted } from '../interrupt.ts'
 import { removeNetworkFile, writeNetworkFile } from '../network-file.ts'
-import { announceReady } from '../up/messages.ts'
 import { type CodeParameters, type HostPort, parseCode, parseHostPort, parsePort } from '../units.ts'
+import { announceReady } from '../up/messages.ts'
 
 interface GatewayOptions {
   data: string
@@ -74,9 +74,25 @@ export const register: Register = (program, run) => {
     .requiredOption('--data <dir>', 'where its keys and its index are kept')
     .option('--port <port>', 'port of the S3 endpoint; 0 for any', optionParser(parsePort), 9000)
     .option('--host <host>', 'address of the S3 endpoint', '127.0.0.1')
-    .option('--admin <host:port>', 'admin API and dashboard (default: 127.0.0.1, the port after --port)', optionParser(parseHostPort))
-    .option('--listen <host:port>', 'where other nodes reach this one; port 0 for any', optionParser(parseHostPort), { host: '127.0.0.1', port: 0 })
+    .option(
+      '--admin <host:port>',
+      'admin API and dashboard (default: 127.0.0.1, the port after --port)',
+      optionParser(parseHostPort)
+    )
+    .option('--listen <host:port>', 'where other nodes reach this one; port 0 for any', optionParser(parseHostPort), {
+      host: '127.0.0.1',
+      port: 0
+    })
     .option('--bootstrap <multiaddr>', 'a node of the network to join through; may be given several times', collect)
-    .option('--code <k+m>', 'shards of a segment: K of data, M of parity (default: by the number of providers)', optionParser(parseCode))
-  action<GatewayOptions>(command, run, { names: ['ok', 'failure', 'usage'], special: { ok: 'it was interrupted, and has stopped' } }, gateway)
+    .option(
+      '--code <k+m>',
+      'shards of a segment: K of data, M of parity (default: by the number of providers)',
+      optionParser(parseCode)
+    )
+  action<GatewayOptions>(
+    command,
+    run,
+    { names: ['ok', 'failure', 'usage'], special: { ok: 'it was interrupted, and has stopped' } },
+    gateway
+  )
 }

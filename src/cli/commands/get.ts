@@ -46,7 +46,11 @@ async function download(
     for (let attempt = 1; ; attempt++) {
       const before = received
       const answer = await client.send(
-        new s3.GetObjectCommand({ Bucket: bucket, Key: key, ...(received === 0 ? {} : { Range: `bytes=${received}-`, IfMatch: etag }) }),
+        new s3.GetObjectCommand({
+          Bucket: bucket,
+          Key: key,
+          ...(received === 0 ? {} : { Range: `bytes=${received}-`, IfMatch: etag })
+        }),
         { abortSignal: signal }
       )
       etag ??= answer.ETag
@@ -65,7 +69,11 @@ async function download(
         if (target.destroyed || received > sizeBytes) throw cause
         if (received > before) attempt = 1
         if (attempt >= attemptsMax) {
-          throw new HoldfastError('UNREADABLE', `the gateway broke off after ${formatBytes(received)} of ${formatBytes(sizeBytes)} (${messageOf(cause)})`, { cause })
+          throw new HoldfastError(
+            'UNREADABLE',
+            `the gateway broke off after ${formatBytes(received)} of ${formatBytes(sizeBytes)} (${messageOf(cause)})`,
+            { cause }
+          )
         }
         await systemClock.sleep(retryPauseMs, signal)
       }
@@ -107,7 +115,8 @@ async function destination(argument: string | undefined, key: string): Promise<s
   const file = argument ?? name
   const isDirectory = (await stat(file).catch(() => undefined))?.isDirectory() === true // absent: a new file
   const full = isDirectory ? path.join(file, name) : file
-  if (full === '' || name === '.' || name === '..') throw new HoldfastError('BAD_INPUT', 'say what file to write, or - for standard output')
+  if (full === '' || name === '.' || name === '..')
+    throw new HoldfastError('BAD_INPUT', 'say what file to write, or - for standard output')
   return full
 }
 
@@ -115,17 +124,31 @@ async function get(context: CommandContext, options: ConnectionOptions, [address
   const { output, signal } = context
   const url = parseObjectUrl(address!)
   const file = await destination(argument, url.key)
-  if (file === '-' && output.isJson) throw new HoldfastError('BAD_INPUT', '--json and - both want standard output; leave one out')
+  if (file === '-' && output.isJson)
+    throw new HoldfastError('BAD_INPUT', '--json and - both want standard output; leave one out')
   const connection = await s3Connection(options, context)
   await withS3(connection, async (opened) => {
     const fetch = (target: Writable): Promise<Fetched> =>
-      download(opened, url, target, (sizeBytes) => createProgress(output, path.posix.basename(url.key), sizeBytes), signal)
+      download(
+        opened,
+        url,
+        target,
+        (sizeBytes) => createProgress(output, path.posix.basename(url.key), sizeBytes),
+        signal
+      )
     if (file === '-') {
       await fetch(output.stdout)
       return
     }
     const { sizeBytes, etag } = await downloadToFile(file, fetch)
-    const result = { bucket: url.bucket, key: url.key, file: path.resolve(file), size: sizeBytes, etag, cid: opened.lastCid() ?? null }
+    const result = {
+      bucket: url.bucket,
+      key: url.key,
+      file: path.resolve(file),
+      size: sizeBytes,
+      etag,
+      cid: opened.lastCid() ?? null
+    }
     output.result(result, () => `${file}  ${formatBytes(sizeBytes)}  ${result.cid ?? ''}`.trimEnd())
   })
 }
@@ -134,8 +157,15 @@ export const register: Register = (program, run) => {
   const command = program
     .command('get')
     .summary('download an object')
-    .description('Downloads an object. The file appears once all of it is there; every byte was checked against its address on the way.')
+    .description(
+      'Downloads an object. The file appears once all of it is there; every byte was checked against its address on the way.'
+    )
     .argument('<s3-url>', 's3://BUCKET/KEY')
     .argument('[file]', 'file or directory to write to; - for standard output (default: the last part of KEY)')
-  action(withS3Options(command), run, { names: ['ok', 'failure', 'usage', 'notFound', 'network', 'denied', 'interrupted'] }, get)
+  action(
+    withS3Options(command),
+    run,
+    { names: ['ok', 'failure', 'usage', 'notFound', 'network', 'denied', 'interrupted'] },
+    get
+  )
 }

@@ -33,14 +33,23 @@ function segmentLines(name: string, segment: SegmentHealth, withShards: boolean)
   const margin = segment.margin < 0 ? 'unreadable now' : `margin ${segment.margin}`
   const head = `${name}  ${segment.code}  ${margin}  ${states([segment])}`
   if (!withShards) return [head]
-  return [head, ...segment.shards.map((shard) => `  ${shard.state.padEnd(9)}  ${shard.cid}  ${shard.provider ?? 'not placed'}  ${shard.lastProof ?? 'never proved'}`)]
+  return [
+    head,
+    ...segment.shards.map(
+      (shard) =>
+        `  ${shard.state.padEnd(9)}  ${shard.cid}  ${shard.provider ?? 'not placed'}  ${shard.lastProof ?? 'never proved'}`
+    )
+  ]
 }
 
 function render(health: ObjectHealth, withShards: boolean): string {
   const all = [...health.segments, ...health.blocks]
   const margin = Math.min(...all.map((segment) => segment.margin))
   const unreadable = all.filter((segment) => segment.margin < 0).length
-  const verdict = unreadable > 0 ? `UNREADABLE NOW: ${unreadable} of ${all.length} segments have too few shards` : `readable; ${margin} more shards of any segment may go`
+  const verdict =
+    unreadable > 0
+      ? `UNREADABLE NOW: ${unreadable} of ${all.length} segments have too few shards`
+      : `readable; ${margin} more shards of any segment may go`
   const details = withShards || all.some((segment) => segment.healthy < segment.shards.length)
   return [
     `CID:       ${health.cid}`,
@@ -60,7 +69,10 @@ function render(health: ObjectHealth, withShards: boolean): string {
 async function health(context: CommandContext, options: HealthOptions, [address]: string[]): Promise<void> {
   const { bucket, key } = parseObjectUrl(address!)
   const admin = createAdminClient(await adminOrigin(options, context), context.signal)
-  const answer = await admin.request<ObjectHealth>('GET', `/v1/objects/${encodeURIComponent(bucket)}/${encodeURIComponent(key)}`)
+  const answer = await admin.request<ObjectHealth>(
+    'GET',
+    `/v1/objects/${encodeURIComponent(bucket)}/${encodeURIComponent(key)}`
+  )
   context.output.result(answer, () => render(answer, options.shards === true))
   if ([...answer.segments, ...answer.blocks].some((segment) => segment.margin < 0)) throw new Exit(exitCodes.network)
 }
@@ -69,9 +81,16 @@ export const register: Register = (program, run) => {
   const command = program
     .command('health')
     .summary('where the shards of an object are')
-    .description('Shows the segments of an object: how many of their shards are healthy, and how many more may go before it cannot be read.')
+    .description(
+      'Shows the segments of an object: how many of their shards are healthy, and how many more may go before it cannot be read.'
+    )
     .argument('<s3-url>', 's3://BUCKET/KEY')
     .option('--shards', 'every shard, with its provider and when it was last proved')
   const special = { network: 'the gateway does not answer, or the object cannot be read now' }
-  action<HealthOptions>(withAdminOptions(command), run, { names: ['ok', 'failure', 'usage', 'notFound', 'network', 'interrupted'], special }, health)
+  action<HealthOptions>(
+    withAdminOptions(command),
+    run,
+    { names: ['ok', 'failure', 'usage', 'notFound', 'network', 'interrupted'], special },
+    health
+  )
 }

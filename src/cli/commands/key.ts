@@ -10,9 +10,19 @@ interface CreateOptions extends ConnectionOptions {
 
 async function create(context: CommandContext, options: CreateOptions): Promise<void> {
   const admin = createAdminClient(await adminOrigin(options, context), context.signal)
-  const key = await admin.request<NewKey>('POST', '/v1/keys', options.account === undefined ? {} : { account: options.account })
+  const key = await admin.request<NewKey>(
+    'POST',
+    '/v1/keys',
+    options.account === undefined ? {} : { account: options.account }
+  )
   context.output.result(key, () =>
-    [`Access key:  ${key.accessKeyId}`, `Secret key:  ${key.secretAccessKey}`, `Account:     ${key.account}`, '', 'The secret is not shown again.'].join('\n')
+    [
+      `Access key:  ${key.accessKeyId}`,
+      `Secret key:  ${key.secretAccessKey}`,
+      `Account:     ${key.account}`,
+      '',
+      'The secret is not shown again.'
+    ].join('\n')
   )
 }
 
@@ -35,14 +45,30 @@ async function revoke(context: CommandContext, options: ConnectionOptions, [acce
 }
 
 export const register: Register = (program, run) => {
-  const key = program.command('key').summary('make, list and revoke access keys').description('Manages the access keys of a gateway. Run it on the machine the gateway runs on.')
+  const key = program
+    .command('key')
+    .summary('make, list and revoke access keys')
+    .description('Manages the access keys of a gateway. Run it on the machine the gateway runs on.')
   const exits = { names: ['ok', 'failure', 'usage', 'network', 'denied', 'interrupted'] as const }
   const createCommand = key
     .command('create')
     .description('Makes an access key and shows its secret, this once.')
     .option('--account <name>', 'account that owns what is made with the key (default: the one of the first key)')
   action<CreateOptions>(withAdminOptions(createCommand), run, exits, create)
-  action(withAdminOptions(key.command('list').description('Lists the access keys, without their secrets.')), run, exits, list)
-  const revokeCommand = key.command('revoke').description('Revokes an access key: requests signed with it are refused from now on.').argument('<access-key-id>', 'the key to revoke')
-  action(withAdminOptions(revokeCommand), run, { names: ['ok', 'failure', 'usage', 'notFound', 'network', 'denied', 'interrupted'] }, revoke)
+  action(
+    withAdminOptions(key.command('list').description('Lists the access keys, without their secrets.')),
+    run,
+    exits,
+    list
+  )
+  const revokeCommand = key
+    .command('revoke')
+    .description('Revokes an access key: requests signed with it are refused from now on.')
+    .argument('<access-key-id>', 'the key to revoke')
+  action(
+    withAdminOptions(revokeCommand),
+    run,
+    { names: ['ok', 'failure', 'usage', 'notFound', 'network', 'denied', 'interrupted'] },
+    revoke
+  )
 }

@@ -35,15 +35,22 @@ async function providers(context: CommandContext, options: ConnectionOptions): P
   const admin = createAdminClient(await adminOrigin(options, context), context.signal)
   const answer = await admin.request<{ providers: ProviderView[] }>('GET', '/v1/providers')
   const rows = answer.providers.toSorted(
-    (a, b) => stateOrder.indexOf(a.state) - stateOrder.indexOf(b.state) || a.domain.localeCompare(b.domain, 'en', { numeric: true }) || (a.peerId < b.peerId ? -1 : 1)
+    (a, b) =>
+      stateOrder.indexOf(a.state) - stateOrder.indexOf(b.state) ||
+      a.domain.localeCompare(b.domain, 'en', { numeric: true }) ||
+      (a.peerId < b.peerId ? -1 : 1)
   )
-  context.output.result(answer, () => (rows.length === 0 ? 'no providers known yet' : table(rows, columns(systemClock.now()))))
+  context.output.result(answer, () =>
+    rows.length === 0 ? 'no providers known yet' : table(rows, columns(systemClock.now()))
+  )
 }
 
 export const register: Register = (program, run) => {
   const command = program
     .command('providers')
     .summary('list the providers the gateway knows')
-    .description('Lists the providers that the gateway has found, with what it has learned of each; those that need a look come first.')
+    .description(
+      'Lists the providers that the gateway has found, with what it has learned of each; those that need a look come first.'
+    )
   action(withAdminOptions(command), run, { names: ['ok', 'failure', 'usage', 'network', 'interrupted'] }, providers)
 }

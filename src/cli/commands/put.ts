@@ -1,7 +1,7 @@
 import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import path from 'node:path'
-import { Transform, type Readable } from 'node:stream'
+import { type Readable, Transform } from 'node:stream'
 import { HoldfastError, isCode } from '../../base/errors.ts'
 import { limits, MiB } from '../../base/limits.ts'
 import { action, type CommandContext, type Register } from '../command.ts'
@@ -33,10 +33,14 @@ async function openSource(file: string): Promise<Source> {
     throw cause
   })
   if (stats.isDirectory()) {
-    throw new HoldfastError('BAD_INPUT', `${file} is a directory; "aws s3 sync" or rclone, given the endpoint, copy whole trees`)
+    throw new HoldfastError(
+      'BAD_INPUT',
+      `${file} is a directory; "aws s3 sync" or rclone, given the endpoint, copy whole trees`
+    )
   }
   if (!stats.isFile()) return { open: () => createReadStream(file) }
-  if (stats.size > limits.objectBytesMax) throw new HoldfastError('OBJECT_TOO_LARGE', `${file} has ${formatBytes(stats.size)}; an object has at most 5 TiB`)
+  if (stats.size > limits.objectBytesMax)
+    throw new HoldfastError('OBJECT_TOO_LARGE', `${file} has ${formatBytes(stats.size)}; an object has at most 5 TiB`)
   return { sizeBytes: stats.size, open: () => createReadStream(file, { highWaterMark: MiB }) }
 }
 
@@ -50,7 +54,11 @@ function targetOf(text: string, file: string): S3Url {
   const url = parseS3Url(text)
   if (url.bucket === '') throw new HoldfastError('BAD_INPUT', `"${text}" names no bucket: write s3://BUCKET/KEY`)
   if (url.key !== '' && !url.key.endsWith('/')) return url
-  if (file === '-') throw new HoldfastError('BAD_INPUT', `"${text}" names no object, and standard input has no name to take: write s3://BUCKET/KEY`)
+  if (file === '-')
+    throw new HoldfastError(
+      'BAD_INPUT',
+      `"${text}" names no object, and standard input has no name to take: write s3://BUCKET/KEY`
+    )
   return { bucket: url.bucket, key: `${url.key}${path.basename(file)}` }
 }
 
@@ -102,7 +110,9 @@ async function put(context: CommandContext, options: PutOptions, [file, address]
       progress.stop(true)
       const etag = answer.ETag?.replaceAll('"', '') ?? null
       const result = { bucket: target.bucket, key: target.key, size: sizeBytes, etag, cid: opened.lastCid() ?? null }
-      output.result(result, () => `s3://${target.bucket}/${target.key}  ${formatBytes(sizeBytes)}  ${result.cid ?? ''}`.trimEnd())
+      output.result(result, () =>
+        `s3://${target.bucket}/${target.key}  ${formatBytes(sizeBytes)}  ${result.cid ?? ''}`.trimEnd()
+      )
     } finally {
       signal.removeEventListener('abort', onAbort)
       body.destroy()
@@ -118,7 +128,9 @@ async function requireBucket({ s3, client }: OpenS3, bucket: string, endpoint: s
   } catch (error) {
     const translated = translate(error, endpoint)
     if (!isCode(translated, 'NO_SUCH_BUCKET', 'NO_SUCH_KEY')) throw translated
-    throw new HoldfastError('NO_SUCH_BUCKET', `there is no bucket "${bucket}"; add --create to make it`, { cause: error })
+    throw new HoldfastError('NO_SUCH_BUCKET', `there is no bucket "${bucket}"; add --create to make it`, {
+      cause: error
+    })
   }
 }
 
@@ -126,9 +138,16 @@ export const register: Register = (program, run) => {
   const command = program
     .command('put')
     .summary('upload a file')
-    .description('Uploads a file, or standard input, as one object. It is acknowledged when it is durable on the network.')
+    .description(
+      'Uploads a file, or standard input, as one object. It is acknowledged when it is durable on the network.'
+    )
     .argument('<file>', 'file to upload; - for standard input')
     .argument('<s3-url>', 's3://BUCKET/KEY; with a trailing slash, or no KEY, the name of the file is added')
     .option('--create', 'make the bucket if there is none')
-  action<PutOptions>(withS3Options(command), run, { names: ['ok', 'failure', 'usage', 'notFound', 'network', 'denied', 'interrupted'] }, put)
+  action<PutOptions>(
+    withS3Options(command),
+    run,
+    { names: ['ok', 'failure', 'usage', 'notFound', 'network', 'denied', 'interrupted'] },
+    put
+  )
 }

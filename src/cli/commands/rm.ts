@@ -17,9 +17,15 @@ async function removeAll({ s3, client }: OpenS3, { bucket, key: prefix }: S3Url,
     const page = await client.send(new s3.ListObjectsV2Command({ Bucket: bucket, Prefix: prefix }))
     const keys = (page.Contents ?? []).map(({ Key }) => ({ Key: Key ?? '' }))
     if (keys.length === 0) return removed
-    const answer = await client.send(new s3.DeleteObjectsCommand({ Bucket: bucket, Delete: { Objects: keys, Quiet: true } }))
+    const answer = await client.send(
+      new s3.DeleteObjectsCommand({ Bucket: bucket, Delete: { Objects: keys, Quiet: true } })
+    )
     const [failed] = answer.Errors ?? []
-    if (failed !== undefined) throw new HoldfastError('INTERNAL', `${failed.Key ?? ''} was not removed: ${failed.Message ?? failed.Code ?? 'no reason given'}`)
+    if (failed !== undefined)
+      throw new HoldfastError(
+        'INTERNAL',
+        `${failed.Key ?? ''} was not removed: ${failed.Message ?? failed.Code ?? 'no reason given'}`
+      )
     removed += keys.length
   }
 }
@@ -42,7 +48,10 @@ async function rm(context: CommandContext, options: RmOptions, [address]: string
     const isBucketRemoved = url.key === ''
     if (isBucketRemoved) await client.send(new s3.DeleteBucketCommand({ Bucket: url.bucket }))
     output.result({ bucket: url.bucket, objects, isBucketRemoved }, () =>
-      [...(url.key === '' && objects === 0 ? [] : [`${objects} ${objects === 1 ? 'object' : 'objects'} removed`]), ...(isBucketRemoved ? [`bucket ${url.bucket} removed`] : [])].join('\n')
+      [
+        ...(url.key === '' && objects === 0 ? [] : [`${objects} ${objects === 1 ? 'object' : 'objects'} removed`]),
+        ...(isBucketRemoved ? [`bucket ${url.bucket} removed`] : [])
+      ].join('\n')
     )
   })
 }
@@ -51,8 +60,15 @@ export const register: Register = (program, run) => {
   const command = program
     .command('rm')
     .summary('remove objects, or a bucket')
-    .description('Removes one object; with --recursive, every object whose key begins with KEY. Without a KEY, removes the bucket itself, which must be empty unless --recursive empties it first.')
+    .description(
+      'Removes one object; with --recursive, every object whose key begins with KEY. Without a KEY, removes the bucket itself, which must be empty unless --recursive empties it first.'
+    )
     .argument('<s3-url>', 's3://BUCKET/KEY, or s3://BUCKET')
     .option('-r, --recursive', 'everything whose key begins with KEY')
-  action<RmOptions>(withS3Options(command), run, { names: ['ok', 'failure', 'usage', 'notFound', 'network', 'denied', 'interrupted'] }, rm)
+  action<RmOptions>(
+    withS3Options(command),
+    run,
+    { names: ['ok', 'failure', 'usage', 'notFound', 'network', 'denied', 'interrupted'] },
+    rm
+  )
 }

@@ -7,7 +7,9 @@ import { formatBytes } from '../units.ts'
 
 function render(status: GatewayStatus, dashboard: string): string {
   const { providers } = status
-  const others = (['offline', 'contained', 'unknown'] as const).filter((state) => providers[state] > 0).map((state) => `${providers[state]} ${state}`)
+  const others = (['offline', 'contained', 'unknown'] as const)
+    .filter((state) => providers[state] > 0)
+    .map((state) => `${providers[state]} ${state}`)
   const codes = Object.entries(status.codes).map(([name, code]) => `${name} ${code ?? '(too few providers)'}`)
   const lines: Array<[string, string]> = [
     ['State', status.ready ? 'ready' : `not ready: ${status.reasons.join('; ')}`],
@@ -16,7 +18,10 @@ function render(status: GatewayStatus, dashboard: string): string {
     ['Peer', status.peerId],
     ['Providers', [`${providers.online} online`, ...others].join(', ')],
     ['Space', `${formatBytes(status.freeBytes)} free of ${formatBytes(status.capacityBytes)}`],
-    ['Objects', `${status.objects} in ${status.buckets} ${status.buckets === 1 ? 'bucket' : 'buckets'}, ${formatBytes(status.objectBytes)}`],
+    [
+      'Objects',
+      `${status.objects} in ${status.buckets} ${status.buckets === 1 ? 'bucket' : 'buckets'}, ${formatBytes(status.objectBytes)}`
+    ],
     ['Segments', `${status.segments}, ${status.incompleteSegments} below full margin; ${status.shards} shards`],
     ['New objects', codes.join(', ')]
   ]
@@ -36,5 +41,10 @@ export const register: Register = (program, run) => {
     .summary('how the network stands')
     .description('Shows whether the gateway can serve, how many providers answer, and what is stored.')
   const special = { network: 'the gateway does not answer, or cannot serve requests now' }
-  action(withAdminOptions(command), run, { names: ['ok', 'failure', 'usage', 'network', 'interrupted'], special }, status)
+  action(
+    withAdminOptions(command),
+    run,
+    { names: ['ok', 'failure', 'usage', 'network', 'interrupted'], special },
+    status
+  )
 }

@@ -7,7 +7,15 @@ import { defaultDataDirectory } from '../connection.ts'
 import { lockDirectory } from '../directory-lock.ts'
 import { aborted } from '../interrupt.ts'
 import { type NetworkFile, removeNetworkFile, writeNetworkFile } from '../network-file.ts'
-import { type CodeParameters, formatBytes, formatDuration, parseCode, parseInteger, parsePort, parseSize } from '../units.ts'
+import {
+  type CodeParameters,
+  formatBytes,
+  formatDuration,
+  parseCode,
+  parseInteger,
+  parsePort,
+  parseSize
+} from '../units.ts'
 
 interface UpOptions {
   providers: number
@@ -60,7 +68,10 @@ async function up(context: CommandContext, options: UpOptions): Promise<void> {
   const { output, signal, launcher, env } = context
   const { providers: count, port, code } = options
   if (code !== undefined && code.k + code.m > count) {
-    throw new HoldfastError('BAD_INPUT', `code ${code.k}+${code.m} needs ${code.k + code.m} providers; there are to be ${count}`)
+    throw new HoldfastError(
+      'BAD_INPUT',
+      `code ${code.k}+${code.m} needs ${code.k + code.m} providers; there are to be ${count}`
+    )
   }
   const adminPort = options.adminPort ?? (port === 0 ? 0 : port + 1)
   const startedAt = systemClock.now()
@@ -75,11 +86,17 @@ async function up(context: CommandContext, options: UpOptions): Promise<void> {
       import('../../net/identity.ts')
     ])
     const reserved = [port, adminPort].filter((one) => one !== 0)
-    const plan = await preparePlan(directory, { providers: count, capacityBytes: options.capacity, reserved, random: systemRandom })
-    if (plan.left > 0) output.note(`${plan.left} more providers of this directory stay down; what they hold is offline meanwhile`)
+    const plan = await preparePlan(directory, {
+      providers: count,
+      capacityBytes: options.capacity,
+      reserved,
+      random: systemRandom
+    })
+    if (plan.left > 0)
+      output.note(`${plan.left} more providers of this directory stay down; what they hold is offline meanwhile`)
     // Identities are made here where need be, so that everybody can be told whom to join before anybody runs.
     const bootstrap = await Promise.all(
-      plan.providers.slice(0, bootstrapCount).map(async ({ name, p2pPort }) => {
+      plan.providers.slice(0, bootstrapCount).map(async ({ name, port: p2pPort }) => {
         const { peerId } = await loadIdentity(path.join(directory, 'providers', name, 'identity.key'))
         return `/ip4/${host}/tcp/${p2pPort}/p2p/${peerId}`
       })
@@ -94,7 +111,9 @@ async function up(context: CommandContext, options: UpOptions): Promise<void> {
       note: (line) => void output.stderr.write(`${line}\n`)
     })
     try {
-      output.note(`starting ${count} providers (${formatBytes(plan.providers[0]!.capacityBytes)} each) and a gateway in ${directory}`)
+      output.note(
+        `starting ${count} providers (${formatBytes(plan.providers[0]!.capacityBytes)} each) and a gateway in ${directory}`
+      )
       const description = await network.start(signal)
       await writeNetworkFile(directory, description)
       output.result(description, () => render(description, directory, systemClock.now() - startedAt))
@@ -118,11 +137,36 @@ export const register: Register = (program, run) => {
     .description(
       'Runs providers and a gateway on this machine, each a process of its own, until it is interrupted. When the network is ready, DIR/network.json says how to reach it. Data, keys and addresses are kept for the next run.'
     )
-    .option('--providers <n>', 'how many providers', optionParser((text) => parseInteger(text, 'a number of providers', providersMin, providersMax)), 12)
+    .option(
+      '--providers <n>',
+      'how many providers',
+      optionParser((text) => parseInteger(text, 'a number of providers', providersMin, providersMax)),
+      12
+    )
     .option('--port <port>', 'port of the S3 endpoint on 127.0.0.1; 0 for any', optionParser(parsePort), 9000)
-    .option('--admin-port <port>', 'port of the admin API and the dashboard (default: the one after --port)', optionParser(parsePort))
+    .option(
+      '--admin-port <port>',
+      'port of the admin API and the dashboard (default: the one after --port)',
+      optionParser(parsePort)
+    )
     .option('--data <dir>', 'where everything is kept', `./${defaultDataDirectory}`)
-    .option('--code <k+m>', 'shards of a segment: K of data, M of parity (default: by the number of providers)', optionParser(parseCode))
-    .option('--capacity <size>', 'space of each provider (default: 20GB, less on a small disk; kept from the first run)', optionParser(parseSize))
-  action<UpOptions>(command, run, { names: ['ok', 'failure', 'usage', 'network'], special: { ok: 'it was interrupted, and has stopped', network: 'too few providers came up' } }, up)
+    .option(
+      '--code <k+m>',
+      'shards of a segment: K of data, M of parity (default: by the number of providers)',
+      optionParser(parseCode)
+    )
+    .option(
+      '--capacity <size>',
+      'space of each provider (default: 20GB, less on a small disk; kept from the first run)',
+      optionParser(parseSize)
+    )
+  action<UpOptions>(
+    command,
+    run,
+    {
+      names: ['ok', 'failure', 'usage', 'network'],
+      special: { ok: 'it was interrupted, and has stopped', network: 'too few providers came up' }
+    },
+    up
+  )
 }

@@ -71,7 +71,9 @@ export class Child {
     this.ready = new Promise((resolve, reject) => {
       this.#process.once('message', resolve)
       void this.ended.then((ended) => {
-        reject(new HoldfastError('INTERNAL', `${name} ${describeEnd(ended)} before it was ready; ${this.logFile} says why`))
+        reject(
+          new HoldfastError('INTERNAL', `${name} ${describeEnd(ended)} before it was ready; ${this.logFile} says why`)
+        )
       })
     })
     this.ready.catch(() => {}) // whoever waits for it sees the failure

@@ -5,11 +5,11 @@
  * nothing can be reached, is started again, so often and no more.
  */
 import path from 'node:path'
+import type { ProviderView } from '../../admin/backend.ts'
 import { forEachLimit } from '../../base/concurrency.ts'
 import { HoldfastError, messageOf } from '../../base/errors.ts'
 import { minuteMs, secondMs } from '../../base/limits.ts'
 import { systemClock } from '../../base/system.ts'
-import type { ProviderView } from '../../admin/backend.ts'
 import { createAdminClient } from '../admin-client.ts'
 import type { NetworkFile } from '../network-file.ts'
 import { Child, type ChildHost, describeEnd } from './child.ts'
@@ -67,7 +67,9 @@ export class LocalNetwork {
   async start(signal: AbortSignal): Promise<NetworkFile> {
     const starts = [...this.#init.providers.map((plan) => () => this.#startProvider(plan, signal))]
     // After those that the rest joins through, so that it is ready when they are.
-    starts.splice(Math.min(3, starts.length), 0, () => this.#startGateway({ port: this.#init.port, adminPort: this.#init.adminPort }, signal))
+    starts.splice(Math.min(3, starts.length), 0, () =>
+      this.#startGateway({ port: this.#init.port, adminPort: this.#init.adminPort }, signal)
+    )
     await forEachLimit(starts, startsAtOnce, (start) => start())
     await this.#untilReady(signal)
     this.#watching = this.#watchGateway()
@@ -102,12 +104,17 @@ export class LocalNetwork {
   async #startProvider(plan: PlannedProvider, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted()
     const { bootstrap, host, note } = this.#init
-    const child = new Child({ name: plan.name, args: providerArgs(plan, this.providerDirectory(plan.name), bootstrap) }, host)
+    const child = new Child(
+      { name: plan.name, args: providerArgs(plan, this.providerDirectory(plan.name), bootstrap) },
+      host
+    )
     const entry: { child: Child; ready?: ProviderReady } = { child }
     this.#providers.set(plan.name, entry)
     void child.ended.then((ended) => {
       if (child.isStopping || this.#stopping.signal.aborted) return
-      note(`provider ${plan.name} (pid ${child.pid}) ${describeEnd(ended)}; it stays down until the next "holdfast up". Its log: ${child.logFile}`)
+      note(
+        `provider ${plan.name} (pid ${child.pid}) ${describeEnd(ended)}; it stays down until the next "holdfast up". Its log: ${child.logFile}`
+      )
     })
     entry.ready = providerReadySchema.parse(await abortable(child.ready, signal))
   }
@@ -140,7 +147,8 @@ export class LocalNetwork {
     const expected = new Set([...this.#providers.values()].map((entry) => entry.ready!.peerId))
     const startedAt = systemClock.now()
     for (;;) {
-      if (child.hasEnded) throw new HoldfastError('INTERNAL', `the gateway ended while the network started; ${child.logFile} says why`)
+      if (child.hasEnded)
+        throw new HoldfastError('INTERNAL', `the gateway ended while the network started; ${child.logFile} says why`)
       let reason: string | undefined
       try {
         await admin.request('GET', '/readyz')
@@ -156,7 +164,10 @@ export class LocalNetwork {
         reason = messageOf(error) // not ready yet: that is what is being waited for
       }
       if (systemClock.now() - startedAt > readyMsMax) {
-        throw new HoldfastError('TOO_FEW_PROVIDERS', `the network is not ready after ${readyMsMax / secondMs} s: ${reason ?? 'no reason given'}`)
+        throw new HoldfastError(
+          'TOO_FEW_PROVIDERS',
+          `the network is not ready after ${readyMsMax / secondMs} s: ${reason ?? 'no reason given'}`
+        )
       }
       await systemClock.sleep(pollMs, signal)
     }
@@ -165,7 +176,9 @@ export class LocalNetwork {
   async #watchGateway(): Promise<void> {
     const { note } = this.#init
     const { signal } = this.#stopping
-    const stopped = new Promise<undefined>((resolve) => signal.addEventListener('abort', () => resolve(undefined), { once: true }))
+    const stopped = new Promise<undefined>((resolve) =>
+      signal.addEventListener('abort', () => resolve(undefined), { once: true })
+    )
     let restarts: number[] = []
     while (!signal.aborted) {
       const current = this.#gateway!
@@ -201,7 +214,7 @@ function providerArgs(plan: PlannedProvider, directory: string, bootstrap: reado
     'provider',
     ...['--data', directory],
     ...['--capacity', String(plan.capacityBytes)],
-    ...['--listen', `127.0.0.1:${plan.dataPort}`],
+    ...['--listen', `127.0.0.1:${plan.port}`],
     ...['--domain', plan.domain],
     ...bootstrap.flatMap((address) => ['--bootstrap', address])
   ]

@@ -17,9 +17,8 @@ const planSchema = z.strictObject({
     z.strictObject({
       name: z.string().regex(/^p\d{2,4}$/),
       domain: z.string(),
-      /** HTTPS data plane and libp2p, on 127.0.0.1. */
-      dataPort: z.number().int().min(1).max(65_535),
-      p2pPort: z.number().int().min(1).max(65_535),
+      /** libp2p on 127.0.0.1; the HTTPS data plane has the next port. */
+      port: z.number().int().min(1).max(65_534),
       capacityBytes: z.number().int().positive()
     })
   )
@@ -44,16 +43,16 @@ export async function isPortFree(port: number, address: string = host): Promise<
   })
 }
 
-/** Free ports, one after another from a random place: networks that start together look in different places. */
-async function* freePorts(taken: Set<number>, random: Random): AsyncGenerator<number> {
-  const span = portLast - portFirst
-  const start = random.int(span)
-  for (let i = 0; i < span; i++) {
-    const port = portFirst + ((start + i) % span)
-    if (!taken.has(port) && (await isPortFree(port))) {
-      taken.add(port)
-      yield port
-    }
+const isPairFree = async (port: number): Promise<boolean> => (await isPortFree(port)) && (await isPortFree(port + 1))
+
+/** Free pairs of ports, from a random place on: networks that start together look in different places. */
+async function* freePairs(taken: Set<number>, random: Random): AsyncGenerator<number> {
+  const pairs = (portLast - portFirst) / 2
+  const start = random.int(pairs)
+  for (let i = 0; i < pairs; i++) {
+    const port = portFirst + 2 * ((start + i) % pairs)
+    if (taken.has(port) || taken.has(port + 1) || !(await isPairFree(port))) continue
+    yield port
   }
   throw new HoldfastError('BAD_CONFIG', `no free ports from ${portFirst} to ${portLast} on ${host}`)
 }
@@ -89,12 +88,15 @@ export interface PlanRequest {
  * @returns the providers to run, and how many more the directory has
  * @throws HoldfastError `BAD_CONFIG` when the disk is too full
  */
-export async function preparePlan(directory: string, request: PlanRequest): Promise<{ providers: PlannedProvider[]; left: number }> {
+export async function preparePlan(
+  directory: string,
+  request: PlanRequest
+): Promise<{ providers: PlannedProvider[]; left: number }> {
   const file = path.join(directory, 'up.json')
   const plan = await readPlan(file)
   const kept = plan.providers.slice(0, request.providers)
-  const taken = new Set([...request.reserved, ...plan.providers.flatMap((p) => [p.dataPort, p.p2pPort])])
-  const ports = freePorts(taken, request.random)
+  const taken = new Set([...request.reserved, ...plan.providers.flatMap(({ port }) => [port, port + 1])])
+  const ports = freePairs(taken, request.random)
   const nextPort = async (): Promise<number> => (await ports.next()).value as number
   const capacityBytes = request.capacityBytes ?? (await capacityShare(directory, request.providers, kept.length))
   const providers: PlannedProvider[] = []
@@ -104,13 +106,15 @@ export async function preparePlan(directory: string, request: PlanRequest): Prom
     providers.push({
       name: `p${number}`,
       domain: `local-${number}`,
-      dataPort: before !== undefined && (await isPortFree(before.dataPort)) ? before.dataPort : await nextPort(),
-      p2pPort: before !== undefined && (await isPortFree(before.p2pPort)) ? before.p2pPort : await nextPort(),
+      port: before !== undefined && (await isPairFree(before.port)) ? before.port : await nextPort(),
       capacityBytes: request.capacityBytes ?? before?.capacityBytes ?? capacityBytes
     })
   }
   const rest = plan.providers.slice(request.providers)
-  await writeFileDurably(file, `${JSON.stringify({ version: 1, providers: [...providers, ...rest] } satisfies Plan, null, 2)}\n`)
+  await writeFileDurably(
+    file,
+    `${JSON.stringify({ version: 1, providers: [...providers, ...rest] } satisfies Plan, null, 2)}\n`
+  )
   return { providers, left: rest.length }
 }
 
@@ -120,7 +124,10 @@ async function capacityShare(directory: string, providers: number, existing: num
   const { bavail, bsize } = await statfs(directory)
   const share = Math.floor((bavail * bsize) / providers)
   if (share < capacityBytesMin) {
-    throw new HoldfastError('BAD_CONFIG', `the disk of ${directory} has too little room for ${providers} providers; start fewer, or give them a --capacity`)
+    throw new HoldfastError(
+      'BAD_CONFIG',
+      `the disk of ${directory} has too little room for ${providers} providers; start fewer, or give them a --capacity`
+    )
   }
   return Math.min(capacityDefaultBytes, share)
 }
