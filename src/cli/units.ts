@@ -1,6 +1,5 @@
 /** Quantities as people write and read them: strictly parsed, plainly printed. */
 import { HoldfastError } from '../base/errors.ts'
-import { limits } from '../base/limits.ts'
 
 const unitBytes: Record<string, number> = { '': 1, b: 1 }
 for (const [power, letter] of ['k', 'm', 'g', 't', 'p'].entries()) {
@@ -79,32 +78,6 @@ export function parseHostPort(text: string): HostPort {
   if (match === null)
     throw new HoldfastError('BAD_INPUT', `"${text}" is not an address: write HOST:PORT, as in 127.0.0.1:4001`)
   return { host: (match[1] ?? match[2])!, port: parsePort(match[3]!) }
-}
-
-export interface CodeParameters {
-  k: number
-  m: number
-}
-
-/**
- * `10+10`: data and parity shards.
- *
- * @throws HoldfastError `BAD_INPUT`
- */
-export function parseCode(text: string): CodeParameters {
-  const match = /^(\d{1,3})\+(\d{1,3})$/.exec(text)
-  if (match === null) throw new HoldfastError('BAD_INPUT', `"${text}" is not a code: write K+M, as in 6+6`)
-  const [k, m] = [Number(match[1]), Number(match[2])]
-  if (k < 1) throw new HoldfastError('BAD_INPUT', `code ${text}: at least one data shard is needed`)
-  if (m < limits.parityMin) {
-    throw new HoldfastError(
-      'BAD_INPUT',
-      `code ${text}: at least ${limits.parityMin} parity shards are needed, or one death and one slow provider stop a write`
-    )
-  }
-  if (k + m > limits.codeShardsMax)
-    throw new HoldfastError('BAD_INPUT', `code ${text}: at most ${limits.codeShardsMax} shards in all`)
-  return { k, m }
 }
 
 export interface S3Url {

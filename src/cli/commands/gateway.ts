@@ -1,11 +1,12 @@
 import path from 'node:path'
 import { secondMs } from '../../base/limits.ts'
 import { systemClock, systemRandom } from '../../base/system.ts'
+import { type Code, parseCode } from '../../erasure/erasure-coder.ts'
 import { action, type CommandContext, collect, optionParser, type Register } from '../command.ts'
 import { lockDirectory } from '../directory-lock.ts'
 import { aborted } from '../interrupt.ts'
 import { removeNetworkFile, writeNetworkFile } from '../network-file.ts'
-import { type CodeParameters, type HostPort, parseCode, parseHostPort, parsePort } from '../units.ts'
+import { type HostPort, parseHostPort, parsePort } from '../units.ts'
 import { announceReady } from '../up/messages.ts'
 
 interface GatewayOptions {
@@ -15,7 +16,7 @@ interface GatewayOptions {
   admin?: HostPort
   listen: HostPort
   bootstrap?: string[]
-  code?: CodeParameters
+  code?: Code
 }
 
 /** An earlier process on the directory, asked to end, may take this long. */

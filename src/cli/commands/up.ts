@@ -2,13 +2,14 @@ import path from 'node:path'
 import { HoldfastError } from '../../base/errors.ts'
 import { secondMs } from '../../base/limits.ts'
 import { systemClock, systemRandom } from '../../base/system.ts'
+import { type Code, formatCode, parseCode } from '../../erasure/erasure-coder.ts'
 import { action, type CommandContext, optionParser, type Register } from '../command.ts'
 import { defaultDataDirectory } from '../connection.ts'
 import { lockDirectory } from '../directory-lock.ts'
 import { aborted } from '../interrupt.ts'
 import { type NetworkFile, removeNetworkFile, writeNetworkFile } from '../network-file.ts'
 import {
-  type CodeParameters,
+  type Code,
   formatBytes,
   formatDuration,
   parseCode,
@@ -22,7 +23,7 @@ interface UpOptions {
   port: number
   adminPort?: number
   data: string
-  code?: CodeParameters
+  code?: Code
   capacity?: number
 }
 
@@ -70,7 +71,7 @@ async function up(context: CommandContext, options: UpOptions): Promise<void> {
   if (code !== undefined && code.k + code.m > count) {
     throw new HoldfastError(
       'BAD_INPUT',
-      `code ${code.k}+${code.m} needs ${code.k + code.m} providers; there are to be ${count}`
+      `code ${formatCode(code)} needs ${code.k + code.m} providers; there are to be ${count}`
     )
   }
   const adminPort = options.adminPort ?? (port === 0 ? 0 : port + 1)
@@ -107,7 +108,7 @@ async function up(context: CommandContext, options: UpOptions): Promise<void> {
       bootstrap,
       port,
       adminPort,
-      code: code === undefined ? undefined : `${code.k}+${code.m}`,
+      code: code === undefined ? undefined : formatCode(code),
       note: (line) => void output.stderr.write(`${line}\n`)
     })
     try {

@@ -23,7 +23,9 @@ export function sqliteShards(database: Database, providers: Providers, segments:
   const observe = `UPDATE shards SET state = ?2, epoch = ${currentEpoch},
     last_proof = CASE WHEN ?3 IS NULL THEN last_proof ELSE max(coalesce(last_proof, 0), ?3) END`
   const markOne = database.prepare(`${observe} WHERE provider_id = ?1 AND segment_id = ?4 AND idx = ?5`)
-  const markAll = database.prepare(`${observe} WHERE substr(cid, -6) = substr(?4, -6) AND cid = ?4 AND provider_id = ?1`)
+  const markAll = database.prepare(
+    `${observe} WHERE substr(cid, -6) = substr(?4, -6) AND cid = ?4 AND provider_id = ?1`
+  )
   const setProvider = database.prepare(
     `UPDATE providers SET state = ?2, epoch = epoch + 1, is_mixed = 0
      WHERE id = ?1 AND (state <> ?2 OR is_mixed = 1)`
@@ -35,7 +37,9 @@ export function sqliteShards(database: Database, providers: Providers, segments:
     `SELECT cid, lease_until FROM shards
      WHERE provider_id = ? AND state IN (0, 1, 2, 6) AND lease_until < ? ORDER BY lease_until`
   )
-  const renew = database.prepare(`UPDATE shards SET lease_until = ?1 WHERE substr(cid, -6) = substr(?2, -6) AND cid = ?2 AND provider_id = ?3`)
+  const renew = database.prepare(
+    `UPDATE shards SET lease_until = ?1 WHERE substr(cid, -6) = substr(?2, -6) AND cid = ?2 AND provider_id = ?3`
+  )
   const holdersOf = database.prepare(
     `SELECT p.peer_id, ${shardState} FROM shards h JOIN providers p ON p.id = h.provider_id WHERE substr(h.cid, -6) = substr(?1, -6) AND h.cid = ?1 LIMIT ?2`
   )

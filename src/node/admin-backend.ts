@@ -1,0 +1,157 @@
+/** What the admin API of a gateway answers, put together from its parts. */
+import type { AdminBackend, GatewayStatus, KeyView, ProviderView } from '../admin/backend.ts'
+import type { Clock } from '../base/clock.ts'
+import { messageOf } from '../base/errors.ts'
+import { limits, secondMs } from '../base/limits.ts'
+import { version } from '../base/version.ts'
+import type { ProviderDirectory } from '../discovery/directory.ts'
+import { type Code, formatCode } from '../erasure/erasure-coder.ts'
+import type { MetadataIndex } from '../metadata/index-store.ts'
+import { codeFor, independentDomains, quorumOf, type StorageClass, storageClasses } from '../placement/place.ts'
+import type { ObjectStore } from '../object/object-store.ts'
+import type { AccessKey, AccessKeys } from './access-keys.ts'
+import type { ProviderSearch } from './provider-search.ts'
+
+export interface AdminBackendComponents {
+  index: MetadataIndex
+  directory: ProviderDirectory
+  search: ProviderSearch
+  store: Pick<ObjectStore, 'health'>
+  keys: AccessKeys
+  clock: Clock
+}
+
+export interface AdminBackendInit {
+  peerId: string
+  endpoint: string
+  addresses: () => string[]
+  fixedCode?: Code
+}
+
+/** Counting an index takes a while when it is large; watchers may look at figures this old. */
+const figuresAgeMsMax = 2 * secondMs
+
+const notHealthy = new Set(['unknown', 'missing', 'wrong', 'withdrawn'])
+
+export function createAdminBackend(components: AdminBackendComponents, init: AdminBackendInit): AdminBackend {
+  const { index, directory, search, store, keys, clock } = components
+  const startedAt = new Date(clock.now()).toISOString()
+  const totals = remembered(clock, () => index.totals())
+  const holders = remembered(clock, async () => new Map((await index.listHolders()).map((holder) => [holder.provider, holder])))
+
+  const domains = (): number => independentDomains(directory.candidates())
+
+  const readiness = async (): Promise<string[]> => {
+    const reasons: string[] = []
+    try {
+      await index.ping()
+    } catch (error) {
+      reasons.push(`the index cannot be read: ${messageOf(error)}`)
+    }
+    const online = domains()
+    const needed = init.fixedCode === undefined ? limits.parityMin + 1 : quorumOf(init.fixedCode)
+    if (!search.isKnown) reasons.push('still looking for providers')
+    if (online < needed) reasons.push(`${online} independent providers with room are online, and a durable write needs ${needed}`)
+    return reasons
+  }
+
+  const codes = (): GatewayStatus['codes'] => {
+    const online = domains()
+    const { fixedCode } = init
+    const codeOf = (storageClass: StorageClass): Code | undefined => {
+      if (fixedCode === undefined) return codeFor(online, storageClass)
+      if (online < quorumOf(fixedCode)) return undefined
+      return storageClass === 'STANDARD' ? fixedCode : codeFor(fixedCode.k + fixedCode.m, storageClass)
+    }
+    const names = Object.keys(storageClasses) as StorageClass[]
+    return Object.fromEntries(
+      names.map((name) => {
+        const code = codeOf(name)
+        return [name, code === undefined ? null : formatCode(code)]
+      })
+    )
+  }
+
+  return {
+    readiness,
+
+    status: async () => {
+      const [reasons, counts] = await Promise.all([readiness(), totals()])
+      const providers: GatewayStatus['providers'] = { online: 0, offline: 0, contained: 0, unknown: 0 }
+      let capacityBytes = 0
+      let freeBytes = 0
+      for (const provider of directory.list()) {
+        providers[provider.state]++
+        if (provider.state !== 'online') continue
+        capacityBytes += provider.capacityBytes
+        freeBytes += provider.freeBytes
+      }
+      return {
+        peerId: init.peerId,
+        version,
+        endpoint: init.endpoint,
+        addresses: init.addresses(),
+        startedAt,
+        ready: reasons.length === 0,
+        reasons,
+        providers,
+        capacityBytes,
+        freeBytes,
+        ...counts,
+        codes: codes()
+      }
+    },
+
+    providers: async () => {
+      const held = await holders()
+      return directory.list().map(({ lastSeenAt, ...provider }): ProviderView => {
+        const { shards = 0, bytes = 0 } = held.get(provider.peerId) ?? {}
+        return { ...provider, lastSeenAt: lastSeenAt === 0 ? null : new Date(lastSeenAt).toISOString(), shards, shardBytes: bytes }
+      })
+    },
+
+    objectHealth: (bucket, key) => store.health(bucket, key),
+
+    repairs: async (limit) => {
+      const segments = await index.listIncomplete({ afterId: 0, limit: limit + 1 })
+      const items = segments.slice(0, limit).map((segment) => {
+        const isUp = (provider: string | undefined): boolean => provider !== undefined && directory.state(provider) !== 'offline'
+        const healthy = segment.shards.filter(({ state, provider }) => state === 'healthy' && isUp(provider)).length
+        const wanted = segment.shards.filter(({ state }) => notHealthy.has(state)).length
+        return { segment: segment.id, code: formatCode(segment), healthy, margin: healthy - segment.k, wanted }
+      })
+      return { items, isTruncated: segments.length > limit }
+    },
+
+    // Custody is proven by writes and reads alone so far: nobody is asked for proofs, so there are no transcripts.
+    audits: async () => ({ items: [], isTruncated: false }),
+
+    listKeys: async () => (await keys.list()).map(keyView),
+    createKey: async (account) => {
+      const key = await keys.create(account)
+      return { ...keyView(key), secretAccessKey: key.secretAccessKey }
+    },
+    revokeKey: (accessKeyId) => keys.revoke(accessKeyId)
+  }
+}
+
+function keyView({ accessKeyId, displayName, createdAt }: Omit<AccessKey, 'secretAccessKey'>): KeyView {
+  return { accessKeyId, account: displayName, createdAt: new Date(createdAt).toISOString() }
+}
+
+/** The last answer while it is fresh; those who ask meanwhile share one reading. */
+function remembered<T>(clock: Clock, read: () => Promise<T>): () => Promise<T> {
+  let last: { at: number; value: Promise<T> } | undefined
+  return () => {
+    const now = clock.now()
+    if (last === undefined || now - last.at > figuresAgeMsMax) {
+      const value = read()
+      const entry = { at: now, value }
+      last = entry
+      value.catch(() => {
+        if (last === entry) last = undefined // a failure is not remembered
+      })
+    }
+    return last.value
+  }
+}
