@@ -1,1 +1,262 @@
-export {}
+/**
+ * The gateway, put together: builds its parts, starts them in the order in which they need each other, and stops them
+ * in reverse.
+ */
+import { mkdir } from 'node:fs/promises'
+import { isIP } from 'node:net'
+import { availableParallelism } from 'node:os'
+import path from 'node:path'
+import { createMetrics } from './admin/metrics.ts'
+import { startAdminServer } from './admin/server.ts'
+import type { Clock } from './base/clock.ts'
+import { Semaphore } from './base/concurrency.ts'
+import { messageOf } from './base/errors.ts'
+import { MiB, secondMs } from './base/limits.ts'
+import type { Log } from './base/log.ts'
+import type { Random } from './base/random.ts'
+import { ProviderDirectory } from './discovery/directory.ts'
+import { KadDiscovery } from './discovery/kad-dht.ts'
+import type { Code } from './erasure/erasure-coder.ts'
+import { createS3Server } from './gateway/server.ts'
+import type { MetadataIndex } from './metadata/index-store.ts'
+import { openSqliteIndex } from './metadata/sqlite.ts'
+import { loadIdentity, verifySignature } from './net/identity.ts'
+import { startLibp2pNetwork } from './net/libp2p.ts'
+import { makePeerCertificate } from './net/peer-tls.ts'
+import { AccessKeys } from './node/access-keys.ts'
+import { createAdminBackend } from './node/admin-backend.ts'
+import { loadMasterKey } from './node/master-key.ts'
+import { ProviderSearch } from './node/provider-search.ts'
+import { createObjectStore, type NetworkObjectStore } from './object/store.ts'
+import { createWorkerCodec } from './object/worker-codec.ts'
+import { Completer } from './repair/completer.ts'
+import { releaseLeases, renewLeases } from './repair/leases.ts'
+import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
+import { HttpsProviderClient } from './transfer/https.ts'
+
+export interface HostPort {
+  host: string
+  /** 0 lets the system choose. */
+  port: number
+}
+
+export interface GatewayInit {
+  /** Holds the identity, the master key and the index; one process at a time. */
+  dataDir: string
+  /** The S3 endpoint. */
+  s3: HostPort
+  /** The admin API and the dashboard: not for strangers. */
+  admin: HostPort
+  /** The control plane, by which other nodes reach this one. */
+  listen: HostPort
+  /** Multiaddrs, with peer ids, of nodes to join through. */
+  bootstrap: readonly string[]
+  /** The code of STANDARD objects; absent: what the network bears. */
+  code?: Code
+}
+
+export interface GatewayComponents {
+  clock: Clock
+  random: Random
+  log: Log
+}
+
+export interface RunningGateway {
+  readonly peerId: string
+  /** Origin of the S3 endpoint: `http://127.0.0.1:9000`. */
+  readonly endpoint: string
+  /** Origin of the admin API. */
+  readonly admin: string
+  /** The oldest access key. */
+  readonly accessKey: { accessKeyId: string; secretAccessKey: string }
+  /** Control-plane multiaddrs, with the peer id. */
+  addresses: () => string[]
+  /** Ends it: requests under way get a moment, then everything is closed. Safe to call twice. */
+  stop: () => Promise<void>
+}
+
+/** A search that knows of fewer peers would end before it has found all providers. */
+const lookupPeersMax = 1000
+/** Bytes that rebuilding shards may hold beside what requests do. */
+const repairMemoryBytes = 48 * MiB
+/** How long the end waits for what goes on after answers were given. */
+const settleMsMax = 3 * secondMs
+const saveProvidersMs = 30 * secondMs
+const providersSavedMax = 20_000
+
+/** @throws HoldfastError `BAD_CONFIG` for a directory, key or address that cannot be used */
+export async function startGateway(init: GatewayInit, components: GatewayComponents): Promise<RunningGateway> {
+  const closers: Array<() => Promise<void>> = []
+  let stopped: Promise<void> | undefined
+  const stop = (): Promise<void> => {
+    stopped ??= (async () => {
+      for (const close of closers.reverse()) {
+        // One part that fails to close must not keep the others open.
+        await close().catch((error: unknown) =>
+          components.log.warn('a part of the gateway did not stop well', { error: messageOf(error) })
+        )
+      }
+    })()
+    return stopped
+  }
+  try {
+    return await start(init, components, (close) => closers.push(close), stop)
+  } catch (error) {
+    await stop()
+    throw error
+  }
+}
+
+async function start(
+  init: GatewayInit,
+  { clock, random, log }: GatewayComponents,
+  onStop: (close: () => Promise<void>) => void,
+  stop: () => Promise<void>
+): Promise<RunningGateway> {
+  const { dataDir, code } = init
+  const inDir = (name: string): string => path.join(dataDir, name)
+  await mkdir(dataDir, { recursive: true, mode: 0o700 })
+  const index = await openSqliteIndex(inDir('index.sqlite'), { log: log.child('index') })
+  onStop(() => index.close())
+  const masterKey = await loadMasterKey(inDir('master.key'), random)
+  const keys = new AccessKeys({ index, masterKey, clock, random })
+  const accessKey = await keys.first()
+
+  const identity = await loadIdentity(inDir('identity.key'))
+  const network = await startLibp2pNetwork(
+    { identity, listen: [multiaddrOf(init.listen)], bootstrap: init.bootstrap, lookupPeersMax },
+    { clock, random, log }
+  )
+  onStop(() => network.stop())
+  const discovery = new KadDiscovery({ network, clock, random, log })
+  onStop(() => discovery.stop())
+  const certificate = await makePeerCertificate(identity, { now: clock.now() })
+  const client = new HttpsProviderClient({ network, certificate, verifySignature, clock })
+  onStop(() => client.close())
+
+  const directory = new ProviderDirectory({
+    discovery,
+    getOffer: (provider, signal) => client.getOffer(provider, signal),
+    clock,
+    random,
+    log: log.child('directory')
+  })
+  directory.remember(await index.listProviders())
+  const search = new ProviderSearch({ directory, clock, log })
+
+  const codec = createWorkerCodec(Math.max(1, Math.min(4, availableParallelism() - 1)))
+  onStop(() => codec.close())
+  const store = createObjectStore(
+    {
+      index,
+      client,
+      peers: directory,
+      codec,
+      masterKey,
+      clock,
+      random,
+      log,
+      networkKnown: (signal) => search.whenKnown(signal)
+    },
+    { fixedCode: code }
+  )
+  onStop(() => settle(store, clock, log))
+
+  const completer = new Completer({
+    index,
+    client,
+    peers: directory,
+    codec,
+    clock,
+    random,
+    log: log.child('repair'),
+    memory: new Semaphore(repairMemoryBytes)
+  })
+  const leases = {
+    index,
+    client,
+    peers: directory,
+    clock,
+    log: log.child('leases'),
+    isUncommitted: (...held: Parameters<typeof store.isUncommitted>) => store.isUncommitted(...held)
+  }
+  const tasks: Task[] = [
+    { name: 'complete', everyMs: taskPauses.completeMs, run: (signal) => completer.round(signal) },
+    { name: 'leases', everyMs: taskPauses.leasesMs, run: (signal) => renewLeases(leases, signal) },
+    { name: 'releases', everyMs: taskPauses.releasesMs, run: (signal) => releaseLeases(leases, signal) },
+    { name: 'proofs', everyMs: taskPauses.proofsMs, run: () => store.flushProofs() },
+    { name: 'providers', everyMs: saveProvidersMs, run: () => saveProviders(index, directory) }
+  ]
+  const maintenance = new Maintenance({ clock, random, log: log.child('maintenance') }, tasks)
+  directory.onChange((_peerId, state) => {
+    if (state !== 'online') return
+    // Somebody is back, or new: room for what waits, and a chance to let go.
+    maintenance.wake('complete')
+    maintenance.wake('releases')
+  })
+
+  const loops = new AbortController()
+  const running = [search.run(loops.signal), maintenance.run(loops.signal)]
+  onStop(async () => {
+    loops.abort(new Error('the gateway stops'))
+    await Promise.all(running)
+    await saveProviders(index, directory)
+  })
+
+  const s3 = await createS3Server({ store, credentials: keys, clock, log })
+  const endpoint = await s3.listen(init.s3.host, init.s3.port)
+  onStop(() => s3.close())
+  const backend = createAdminBackend(
+    { index, directory, search, store, keys, clock },
+    { peerId: identity.peerId, endpoint, addresses: () => network.addresses(), fixedCode: code }
+  )
+  const metrics = createMetrics(backend)
+  const admin = await startAdminServer({ ...init.admin, backend, metrics, log: log.child('admin') })
+  onStop(() => admin.close())
+
+  log.info('the gateway is up', { peerId: identity.peerId, endpoint, admin: admin.origin })
+  const { accessKeyId, secretAccessKey } = accessKey
+  return {
+    peerId: identity.peerId,
+    endpoint,
+    admin: admin.origin,
+    accessKey: { accessKeyId, secretAccessKey },
+    addresses: () => network.addresses(),
+    stop
+  }
+}
+
+function multiaddrOf({ host, port }: HostPort): string {
+  const kind = isIP(host) === 4 ? 'ip4' : isIP(host) === 6 ? 'ip6' : 'dns'
+  return `/${kind}/${host}/tcp/${port}`
+}
+
+/** Shards still on their way are worth a moment; what does not arrive in it is placed after the next start. */
+async function settle(store: NetworkObjectStore, clock: Clock, log: Log): Promise<void> {
+  const waiting = new AbortController()
+  const late = clock.sleep(settleMsMax, waiting.signal).catch(() => {}) // cancelled: it settled in time
+  await Promise.race([store.idle(), late])
+  waiting.abort()
+  try {
+    await store.flushProofs()
+  } catch (error) {
+    log.warn('proofs of custody were not written down', { error: messageOf(error) })
+  }
+}
+
+/** So that the next start knows where to ask before the DHT has answered. */
+async function saveProviders(index: MetadataIndex, directory: ProviderDirectory): Promise<void> {
+  const seen = directory.list().filter(({ lastSeenAt }) => lastSeenAt > 0)
+  if (seen.length === 0) return
+  await index.saveProviders(
+    seen
+      .slice(0, providersSavedMax)
+      .map(({ peerId, dataUrls, addresses, domain, lastSeenAt }) => ({
+        peerId,
+        dataUrls: [...dataUrls],
+        addresses: [...addresses],
+        domain,
+        lastSeenAt
+      }))
+  )
+}

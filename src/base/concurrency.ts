@@ -96,7 +96,11 @@ export class Semaphore {
 }
 
 /** Runs `work` over all items, at most `width` at once; rejects with the first failure after all have settled. */
-export async function forEachLimit<T>(items: Iterable<T>, width: number, work: (item: T) => Promise<void>): Promise<void> {
+export async function forEachLimit<T>(
+  items: Iterable<T>,
+  width: number,
+  work: (item: T) => Promise<void>
+): Promise<void> {
   const iterator = items[Symbol.iterator]()
   let failure: { error: unknown } | undefined
   const lane = async (): Promise<void> => {

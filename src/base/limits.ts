@@ -48,4 +48,5 @@ export const limits = {
 
 if (limits.manifestLinksMax * 42 > limits.shardBytesMax) throw new Error('a full manifest block would exceed a shard')
 if (limits.leaseBatchMax * 64 > limits.rpcBytesMax) throw new Error('a full lease batch would exceed a message')
-if (limits.provisionalLeaseMs >= limits.committedLeaseMs / 2) throw new Error('a provisional lease outlives its renewal')
+if (limits.provisionalLeaseMs >= limits.committedLeaseMs / 2)
+  throw new Error('a provisional lease outlives its renewal')

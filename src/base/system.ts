@@ -42,11 +42,17 @@ const plain = (_key: string, value: unknown): unknown => {
 }
 
 /** One JSON object a line on stderr, so that stdout stays the command's result. */
-export function systemLog(level: LogLevel = 'info', scope = 'holdfast', write = (line: string): void => void process.stderr.write(line)): Log {
-  const at = (own: LogLevel) => (message: string, fields: LogFields = {}): void => {
-    if (order[own] < order[level]) return
-    write(`${JSON.stringify({ time: new Date().toISOString(), level: own, scope, message, ...fields }, plain)}\n`)
-  }
+export function systemLog(
+  level: LogLevel = 'info',
+  scope = 'holdfast',
+  write = (line: string): void => void process.stderr.write(line)
+): Log {
+  const at =
+    (own: LogLevel) =>
+    (message: string, fields: LogFields = {}): void => {
+      if (order[own] < order[level]) return
+      write(`${JSON.stringify({ time: new Date().toISOString(), level: own, scope, message, ...fields }, plain)}\n`)
+    }
   return {
     debug: at('debug'),
     info: at('info'),

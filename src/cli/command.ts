@@ -29,7 +29,7 @@ const logLevels: readonly LogLevel[] = ['debug', 'info', 'warn', 'error']
 
 /** @throws HoldfastError `BAD_CONFIG` */
 function logLevel(env: RunEnvironment['env']): LogLevel {
-  const level = env['HOLDFAST_LOG'] ?? 'info'
+  const level = env.HOLDFAST_LOG ?? 'info'
   const known = logLevels.find((name) => name === level)
   if (known === undefined)
     throw new HoldfastError('BAD_CONFIG', `HOLDFAST_LOG is "${level}"; write one of ${logLevels.join(', ')}`)

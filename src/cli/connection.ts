@@ -63,10 +63,10 @@ export async function s3Connection(
   options: ConnectionOptions,
   { env }: Pick<CommandContext, 'env'>
 ): Promise<S3Connection> {
-  const endpoint = options.endpoint ?? (options.data === undefined ? env['HOLDFAST_ENDPOINT'] : undefined)
+  const endpoint = options.endpoint ?? (options.data === undefined ? env.HOLDFAST_ENDPOINT : undefined)
   if (endpoint === undefined) return await readNetworkFile(directoryOf(options))
-  const accessKeyId = env['AWS_ACCESS_KEY_ID']
-  const secretAccessKey = env['AWS_SECRET_ACCESS_KEY']
+  const accessKeyId = env.AWS_ACCESS_KEY_ID
+  const secretAccessKey = env.AWS_SECRET_ACCESS_KEY
   if (!accessKeyId || !secretAccessKey) {
     throw new HoldfastError(
       'BAD_CONFIG',
@@ -82,7 +82,7 @@ export async function s3Connection(
  * @throws HoldfastError `BAD_INPUT`, `BAD_CONFIG`, `OFFLINE`
  */
 export async function adminOrigin(options: ConnectionOptions, { env }: Pick<CommandContext, 'env'>): Promise<string> {
-  const admin = options.admin ?? (options.data === undefined ? env['HOLDFAST_ADMIN'] : undefined)
+  const admin = options.admin ?? (options.data === undefined ? env.HOLDFAST_ADMIN : undefined)
   if (admin !== undefined) return origin(admin, 'an admin address')
   return (await readNetworkFile(directoryOf(options))).admin
 }

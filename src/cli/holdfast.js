@@ -76,13 +76,13 @@ function handOver() {
   // A terminal's Ctrl-C reaches both processes; what is sent to this one alone has to be passed on.
   const signals = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR2']
   const handlers = new Map(signals.map((signal) => [signal, () => child.kill(signal)]))
-  handlers.forEach((handler, signal) => process.on(signal, handler))
+  for (const [signal, handler] of handlers) process.on(signal, handler)
   child.on('error', (error) => {
     process.stderr.write(`holdfast cannot start ${runtime}: ${error.message}\n`)
     process.exit(1)
   })
   child.on('exit', (code, signal) => {
-    handlers.forEach((handler, name) => process.removeListener(name, handler))
+    for (const [name, handler] of handlers) process.removeListener(name, handler)
     if (signal !== null) process.kill(process.pid, signal)
     else process.exit(code)
   })

@@ -29,11 +29,8 @@ export function createOutput(isJson: boolean): Output {
 
 /** Other people's names (keys, domains) must not drive the terminal: control characters become visible ones. */
 export function printable(text: string): string {
-  // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what it removes
-  return text.replace(
-    /[\u0000-\u0009\u000b-\u001f\u007f-\u009f]/g,
-    (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`
-  )
+  // \p{Cc} without the line feed, which separates our own lines.
+  return text.replace(/[^\P{Cc}\n]/gu, (c) => `\\x${c.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }
 
 export interface Column<Row> {

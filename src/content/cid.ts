@@ -40,7 +40,10 @@ export function matchesCid(cid: CID, bytes: Uint8Array): boolean {
   const { code, digest } = cid.multihash
   if (code === hashes.blake3 && digest.length === 32) return equalBytes(blake3(bytes), digest)
   if (code === hashes.sha256 && digest.length === 32) return equalBytes(sha256(bytes), digest)
-  throw new HoldfastError('BAD_INPUT', `CID ${cid.toString()} uses a hash function that is not supported; use blake3 or sha2-256`)
+  throw new HoldfastError(
+    'BAD_INPUT',
+    `CID ${cid.toString()} uses a hash function that is not supported; use blake3 or sha2-256`
+  )
 }
 
 /** @throws HoldfastError `BAD_INPUT` */

@@ -64,11 +64,18 @@ const partSchema = z.strictObject({
 })
 
 const packSegment = ({ length, k, m, nonce, shards }: ManifestSegment): unknown[] => [length, k, m, nonce, shards]
-const unpackSegment = ([length, k, m, nonce, shards]: z.infer<typeof segmentSchema>): ManifestSegment => ({ length, k, m, nonce, shards })
+const unpackSegment = ([length, k, m, nonce, shards]: z.infer<typeof segmentSchema>): ManifestSegment => ({
+  length,
+  k,
+  m,
+  nonce,
+  shards
+})
 
 const encodeBlock = (value: unknown): Block => {
   const bytes = dagCbor.encode(value)
-  if (bytes.length > limits.shardBytesMax) throw new HoldfastError('OBJECT_TOO_LARGE', 'the object needs a larger manifest than a block holds')
+  if (bytes.length > limits.shardBytesMax)
+    throw new HoldfastError('OBJECT_TOO_LARGE', 'the object needs a larger manifest than a block holds')
   return { cid: cidOfNode(codecs.dagCbor, bytes), bytes }
 }
 
@@ -85,7 +92,11 @@ export function encodeManifest(manifest: Manifest): { root: CID; blocks: Block[]
     links += segment.shards.length
   }
   const isTree = groups.length > 1
-  const parts = isTree ? groups.map((segments) => encodeBlock({ type: 'holdfast/manifest-part', v: 1, segments: segments.map(packSegment) })) : []
+  const parts = isTree
+    ? groups.map((segments) =>
+        encodeBlock({ type: 'holdfast/manifest-part', v: 1, segments: segments.map(packSegment) })
+      )
+    : []
   const root = encodeBlock({
     type: 'holdfast/manifest',
     v: 1,
@@ -110,7 +121,8 @@ export async function readManifest(root: CID, fetch: (cid: CID) => Promise<Uint8
     for (const segment of parseBlock(cid, partSchema, await fetch(cid)).segments) segments.push(unpackSegment(segment))
   }
   const total = segments.reduce((sum, { length }) => sum + length, 0)
-  if (total !== head.size) throw new HoldfastError('DAMAGED', `manifest ${root}: segments of ${total} bytes for an object of ${head.size}`)
+  if (total !== head.size)
+    throw new HoldfastError('DAMAGED', `manifest ${root}: segments of ${total} bytes for an object of ${head.size}`)
   return { size: head.size, wrappedKey: head.cipher?.key, file: head.file ?? undefined, segments }
 }
 

@@ -18,13 +18,16 @@ interface Child {
 }
 
 /** The file's root and the nodes to store (root last); a file of one leaf is that leaf, and needs none. */
-export function buildFile(leaves: ReadonlyArray<{ cid: CID; bytes: number }>): { root: CID; nodes: Block[] } | undefined {
+export function buildFile(
+  leaves: ReadonlyArray<{ cid: CID; bytes: number }>
+): { root: CID; nodes: Block[] } | undefined {
   if (leaves.length === 0) return undefined
   const nodes: Block[] = []
   let level: Child[] = leaves.map(({ cid, bytes }) => ({ cid, fileBytes: bytes, dagBytes: bytes }))
   while (level.length > 1) {
     const next: Child[] = []
-    for (let at = 0; at < level.length; at += linksPerNode) next.push(parentOf(level.slice(at, at + linksPerNode), nodes))
+    for (let at = 0; at < level.length; at += linksPerNode)
+      next.push(parentOf(level.slice(at, at + linksPerNode), nodes))
     level = next
   }
   return { root: level[0]!.cid, nodes }
@@ -33,7 +36,10 @@ export function buildFile(leaves: ReadonlyArray<{ cid: CID; bytes: number }>): {
 function parentOf(children: readonly Child[], nodes: Block[]): Child {
   const file = new UnixFS({ type: 'file', blockSizes: children.map(({ fileBytes }) => BigInt(fileBytes)) })
   const bytes = dagPb.encode(
-    dagPb.prepare({ Data: file.marshal(), Links: children.map(({ cid, dagBytes }) => ({ Hash: cid, Name: '', Tsize: dagBytes })) })
+    dagPb.prepare({
+      Data: file.marshal(),
+      Links: children.map(({ cid, dagBytes }) => ({ Hash: cid, Name: '', Tsize: dagBytes }))
+    })
   )
   const cid = cidOfNode(codecs.dagPb, bytes)
   nodes.push({ cid, bytes })

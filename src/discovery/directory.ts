@@ -3,7 +3,7 @@
  * measured. An address is a hint, a peer id is the identity; what a provider did is kept by kind, since slow is not
  * lying and offline is not losing.
  */
-import { withDeadline, type Clock } from '../base/clock.ts'
+import { type Clock, withDeadline } from '../base/clock.ts'
 import { forEachLimit } from '../base/concurrency.ts'
 import { type ErrorCode, HoldfastError, messageOf } from '../base/errors.ts'
 import { minuteMs, secondMs } from '../base/limits.ts'
@@ -124,7 +124,13 @@ export class ProviderDirectory {
 
   constructor(components: DirectoryComponents, init: DirectoryInit = {}) {
     this.#components = components
-    this.#init = { refreshMs: 10 * secondMs, searchTimeoutMs: 8 * secondMs, offerTimeoutMs: 4 * secondMs, providersMax: 20_000, ...init }
+    this.#init = {
+      refreshMs: 10 * secondMs,
+      searchTimeoutMs: 8 * secondMs,
+      offerTimeoutMs: 4 * secondMs,
+      providersMax: 20_000,
+      ...init
+    }
   }
 
   /** Takes over what an earlier run knew: hints until each has answered. */
@@ -233,7 +239,9 @@ export class ProviderDirectory {
         offer = await withDeadline(clock, this.#init.offerTimeoutMs, signal, ask)
       } catch (error) {
         signal?.throwIfAborted()
-        const peer = await withDeadline(clock, this.#init.offerTimeoutMs, signal, (inner) => discovery.findPeer(peerId, inner))
+        const peer = await withDeadline(clock, this.#init.offerTimeoutMs, signal, (inner) =>
+          discovery.findPeer(peerId, inner)
+        )
         const moved = peer?.addresses.some((address) => !entry.target.addresses.includes(address)) === true
         if (!moved) throw error
         entry.target = { ...entry.target, addresses: peer?.addresses ?? [] }
@@ -380,7 +388,13 @@ function networkPrefix(host: string): string | undefined {
   const v4 = /^(\d+)\.(\d+)\.(\d+)\.\d+$/.exec(host)
   if (v4 !== null) {
     const [a, b] = [Number(v4[1]), Number(v4[2])]
-    const isPrivate = a === 10 || a === 127 || a === 0 || (a === 172 && b >= 16 && b < 32) || (a === 192 && b === 168) || (a === 169 && b === 254)
+    const isPrivate =
+      a === 10 ||
+      a === 127 ||
+      a === 0 ||
+      (a === 172 && b >= 16 && b < 32) ||
+      (a === 192 && b === 168) ||
+      (a === 169 && b === 254)
     return isPrivate ? undefined : `${v4[1]}.${v4[2]}.${v4[3]}.0/24`
   }
   const v6 = /^\[([0-9a-f:]+)\]$/i.exec(host)

@@ -1,6 +1,7 @@
 /** The real `Discovery`: provider records in the libp2p Kademlia DHT. Nothing here says that who is found is alive. */
 import { createHash } from 'node:crypto'
 import { peerIdFromString } from '@libp2p/peer-id'
+import type { Multiaddr } from '@multiformats/multiaddr'
 import { CID } from 'multiformats/cid'
 import * as Digest from 'multiformats/hashes/digest'
 import { type Clock, withDeadline } from '../base/clock.ts'
@@ -42,6 +43,8 @@ export interface KadDiscoveryComponents {
   random: Random
   log: Log
 }
+
+const textOf = (multiaddrs: readonly Multiaddr[]): string[] => [...new Set(multiaddrs.map((it) => it.toString()))]
 
 /** js kad-dht keeps records of sha2-256 multihashes only. */
 export function rendezvousCid(namespace: string): CID {
@@ -110,7 +113,7 @@ export class KadDiscovery implements Discovery {
         if (seen.has(peerId) || peerId === this.#network.peerId) continue
         if (seen.size >= foundMax) return
         seen.add(peerId)
-        yield { peerId, addresses: multiaddrs.map((address) => address.toString()) }
+        yield { peerId, addresses: textOf(multiaddrs) }
       }
     } catch (error) {
       // A search that was cut short has found what it has found; that nobody is there yet is an answer too.
@@ -130,7 +133,7 @@ export class KadDiscovery implements Discovery {
         signal: ended,
         useCache: false
       })
-      return { peerId, addresses: multiaddrs.map((address) => address.toString()) }
+      return { peerId, addresses: textOf(multiaddrs) }
     } catch (error) {
       this.#log.debug('peer not found', { peerId, error: messageOf(error) })
       return undefined // not found, or not in time

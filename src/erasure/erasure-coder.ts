@@ -22,7 +22,10 @@ export interface ErasureCoder {
 /** @throws HoldfastError `BAD_INPUT` unless `k >= 1`, `m >= 0` and `k + m <= 256` */
 export function checkCode({ k, m }: Code): void {
   if (!Number.isInteger(k) || !Number.isInteger(m) || k < 1 || m < 0 || k + m > limits.codeShardsMax) {
-    throw new HoldfastError('BAD_INPUT', `no such code: ${k}+${m}; it takes k >= 1, m >= 0 and k + m <= ${limits.codeShardsMax}`)
+    throw new HoldfastError(
+      'BAD_INPUT',
+      `no such code: ${k}+${m}; it takes k >= 1, m >= 0 and k + m <= ${limits.codeShardsMax}`
+    )
   }
 }
 
@@ -44,9 +47,11 @@ export function formatCode({ k, m }: Code): string {
 /** @throws HoldfastError `BAD_INPUT` unless the text is `K+M` with `K >= 1` and `M >= limits.parityMin` */
 export function parseCode(text: string): Code {
   const match = /^(\d{1,3})\+(\d{1,3})$/.exec(text)
-  if (match === null) throw new HoldfastError('BAD_INPUT', `a code is written K+M, like 6+6; got ${JSON.stringify(text.slice(0, 40))}`)
+  if (match === null)
+    throw new HoldfastError('BAD_INPUT', `a code is written K+M, like 6+6; got ${JSON.stringify(text.slice(0, 40))}`)
   const code = { k: Number(match[1]), m: Number(match[2]) }
   checkCode(code)
-  if (code.m < limits.parityMin) throw new HoldfastError('BAD_INPUT', `the code ${text} has too little parity: M is at least ${limits.parityMin}`)
+  if (code.m < limits.parityMin)
+    throw new HoldfastError('BAD_INPUT', `the code ${text} has too little parity: M is at least ${limits.parityMin}`)
   return code
 }

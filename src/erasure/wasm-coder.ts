@@ -56,5 +56,6 @@ export function createWasmCoder(): ErasureCoder {
 }
 
 function ok(result: number, operation: string): void {
-  if (result !== ReedSolomonErasure.RESULT_OK) throw new HoldfastError('INTERNAL', `erasure ${operation} failed with ${result}`)
+  if (result !== ReedSolomonErasure.RESULT_OK)
+    throw new HoldfastError('INTERNAL', `erasure ${operation} failed with ${result}`)
 }

@@ -33,7 +33,7 @@ export type PayloadProtection =
  */
 export class SocketBody implements AsyncIterable<Uint8Array> {
   readonly #message: IncomingMessage
-  readonly #idleTimeoutMs: number
+  #idleTimeoutMs: number
   #onStart: () => void
   #isStarted = false
   #waiting: Uint8Array[] = []
@@ -111,8 +111,9 @@ export class SocketBody implements AsyncIterable<Uint8Array> {
    *
    * @returns whether the end was reached
    */
-  async discard(bytesMax: number): Promise<boolean> {
+  async discard(bytesMax: number, idleTimeoutMs: number): Promise<boolean> {
     this.#onStart = () => {}
+    this.#idleTimeoutMs = idleTimeoutMs
     const enough = this.bytesRead + bytesMax
     try {
       while (this.bytesRead < enough) if ((await this.#next()) === undefined) return true

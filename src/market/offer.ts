@@ -10,7 +10,15 @@ const offerSchema = z.strictObject({
   /** libp2p peer id, base58btc. */
   peerId: z.string().min(1).max(128),
   /** Origins of the HTTPS data plane, best first: `https://192.0.2.1:4002`. */
-  dataUrls: z.array(z.string().max(256).regex(/^https:\/\/[^/?#]+$/)).min(1).max(8),
+  dataUrls: z
+    .array(
+      z
+        .string()
+        .max(256)
+        .regex(/^https:\/\/[^/?#]+$/)
+    )
+    .min(1)
+    .max(8),
   /** libp2p multiaddrs of the control plane. */
   addresses: z.array(z.string().max(256)).max(16),
   /** Bytes the operator gives in all, and what is left of them. */

@@ -22,6 +22,7 @@ import type { Identity } from './identity.ts'
 import { keepJoined } from './join-loop.ts'
 import { encodeMessage, readMessage } from './message-stream.ts'
 import type { Network, PeerAddress, RequestHandler } from './network.ts'
+import { RecordDatastore } from './record-datastore.ts'
 
 export const kadProtocol = '/holdfast/kad/1.0.0'
 
@@ -258,6 +259,7 @@ export async function startLibp2pNetwork(
   try {
     const node = await createLibp2p({
       privateKey: init.identity.privateKey,
+      datastore: new RecordDatastore(),
       addresses: { listen: [...init.listen], announce: [...(init.announce ?? [])] },
       transports: [tcp()],
       connectionEncrypters: [noise()],

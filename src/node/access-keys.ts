@@ -1,7 +1,7 @@
 /** The access keys of a gateway: made, looked up and revoked; their secrets sealed by its master key. */
 import { createHash } from 'node:crypto'
-import { HoldfastError } from '../base/errors.ts'
 import type { Clock } from '../base/clock.ts'
+import { HoldfastError } from '../base/errors.ts'
 import type { Random } from '../base/random.ts'
 import type { AccountIndex } from '../metadata/index-store.ts'
 import type { AccessKeyRecord } from '../metadata/records.ts'
@@ -54,14 +54,20 @@ export class AccessKeys {
 
   /** Oldest first, without secrets. */
   async list(): Promise<Array<Omit<AccessKey, 'secretAccessKey'>>> {
-    return (await this.#records()).map(({ accessKeyId, owner, displayName, createdAt }) => ({ accessKeyId, owner, displayName, createdAt }))
+    return (await this.#records()).map(({ accessKeyId, owner, displayName, createdAt }) => ({
+      accessKeyId,
+      owner,
+      displayName,
+      createdAt
+    }))
   }
 
   /** @param account who owns what is made with it; absent: the owner of the first key */
   async create(account?: string): Promise<AccessKey> {
     const { index, masterKey, clock, random } = this.#components
     const displayName = account ?? (await this.#records())[0]?.displayName ?? defaultAccount
-    const pick = (alphabet: string, chars: number): string => Array.from({ length: chars }, () => alphabet[random.int(alphabet.length)]).join('')
+    const pick = (alphabet: string, chars: number): string =>
+      Array.from({ length: chars }, () => alphabet[random.int(alphabet.length)]).join('')
     const key: AccessKey = {
       accessKeyId: idPrefix + pick(idAlphabet, idChars - idPrefix.length),
       secretAccessKey: pick(secretAlphabet, secretChars),

@@ -7,8 +7,8 @@ import { version } from '../base/version.ts'
 import type { ProviderDirectory } from '../discovery/directory.ts'
 import { type Code, formatCode } from '../erasure/erasure-coder.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
-import { codeFor, independentDomains, quorumOf, type StorageClass, storageClasses } from '../placement/place.ts'
 import type { ObjectStore } from '../object/object-store.ts'
+import { codeFor, independentDomains, quorumOf, type StorageClass, storageClasses } from '../placement/place.ts'
 import type { AccessKey, AccessKeys } from './access-keys.ts'
 import type { ProviderSearch } from './provider-search.ts'
 
@@ -37,7 +37,10 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
   const { index, directory, search, store, keys, clock } = components
   const startedAt = new Date(clock.now()).toISOString()
   const totals = remembered(clock, () => index.totals())
-  const holders = remembered(clock, async () => new Map((await index.listHolders()).map((holder) => [holder.provider, holder])))
+  const holders = remembered(
+    clock,
+    async () => new Map((await index.listHolders()).map((holder) => [holder.provider, holder]))
+  )
 
   const domains = (): number => independentDomains(directory.candidates())
 
@@ -51,7 +54,8 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
     const online = domains()
     const needed = init.fixedCode === undefined ? limits.parityMin + 1 : quorumOf(init.fixedCode)
     if (!search.isKnown) reasons.push('still looking for providers')
-    if (online < needed) reasons.push(`${online} independent providers with room are online, and a durable write needs ${needed}`)
+    if (online < needed)
+      reasons.push(`${online} independent providers with room are online, and a durable write needs ${needed}`)
     return reasons
   }
 
@@ -106,7 +110,12 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
       const held = await holders()
       return directory.list().map(({ lastSeenAt, ...provider }): ProviderView => {
         const { shards = 0, bytes = 0 } = held.get(provider.peerId) ?? {}
-        return { ...provider, lastSeenAt: lastSeenAt === 0 ? null : new Date(lastSeenAt).toISOString(), shards, shardBytes: bytes }
+        return {
+          ...provider,
+          lastSeenAt: lastSeenAt === 0 ? null : new Date(lastSeenAt).toISOString(),
+          shards,
+          shardBytes: bytes
+        }
       })
     },
 
@@ -115,7 +124,8 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
     repairs: async (limit) => {
       const segments = await index.listIncomplete({ afterId: 0, limit: limit + 1 })
       const items = segments.slice(0, limit).map((segment) => {
-        const isUp = (provider: string | undefined): boolean => provider !== undefined && directory.state(provider) !== 'offline'
+        const isUp = (provider: string | undefined): boolean =>
+          provider !== undefined && directory.state(provider) !== 'offline'
         const healthy = segment.shards.filter(({ state, provider }) => state === 'healthy' && isUp(provider)).length
         const wanted = segment.shards.filter(({ state }) => notHealthy.has(state)).length
         return { segment: segment.id, code: formatCode(segment), healthy, margin: healthy - segment.k, wanted }

@@ -38,7 +38,8 @@ async function readKey(file: string): Promise<Uint8Array | undefined> {
     if (process.platform !== 'win32' && (mode & 0o077) !== 0) {
       throw new HoldfastError('BAD_CONFIG', `${file} may be read by others; make it private: chmod 600 ${file}`)
     }
-    if (size !== keyBytes) throw new HoldfastError('BAD_CONFIG', `${file} is not a master key: it has ${size} bytes, not ${keyBytes}`)
+    if (size !== keyBytes)
+      throw new HoldfastError('BAD_CONFIG', `${file} is not a master key: it has ${size} bytes, not ${keyBytes}`)
     return await readFile(file)
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined

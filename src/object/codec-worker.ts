@@ -2,9 +2,17 @@
 import { parentPort } from 'node:worker_threads'
 import { type ErrorCode, HoldfastError, messageOf } from '../base/errors.ts'
 import { createWasmCoder } from '../erasure/wasm-coder.ts'
-import { type EncodedSegment, type EncodeJob, encodeSync, type ReconstructJob, reconstructSync } from './segment-codec.ts'
+import {
+  type EncodedSegment,
+  type EncodeJob,
+  encodeSync,
+  type ReconstructJob,
+  reconstructSync
+} from './segment-codec.ts'
 
-export type WorkerRequest = { id: number; kind: 'encode'; job: EncodeJob } | { id: number; kind: 'reconstruct'; job: ReconstructJob }
+export type WorkerRequest =
+  | { id: number; kind: 'encode'; job: EncodeJob }
+  | { id: number; kind: 'reconstruct'; job: ReconstructJob }
 
 export type WorkerAnswer =
   | { id: number; kind: 'encoded'; segment: EncodedSegment }

@@ -27,6 +27,10 @@ export function unseal(key: Uint8Array, sealed: Uint8Array, purpose: Purpose): U
     decipher.setAAD(Buffer.from(purpose)).setAuthTag(sealed.subarray(-tagBytes))
     return Buffer.concat([decipher.update(sealed.subarray(nonceBytes, -tagBytes)), decipher.final()])
   } catch (cause) {
-    throw new HoldfastError('DAMAGED', `a wrapped key (${purpose.split(':')[0]}) cannot be opened: is this the master key it was made with?`, { cause })
+    throw new HoldfastError(
+      'DAMAGED',
+      `a wrapped key (${purpose.split(':')[0]}) cannot be opened: is this the master key it was made with?`,
+      { cause }
+    )
   }
 }

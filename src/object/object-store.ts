@@ -158,7 +158,12 @@ export interface ObjectStore {
   createUpload: (request: CreateUploadRequest) => Promise<UploadRecord>
   getUpload: (bucket: string, key: string, uploadId: string) => Promise<UploadRecord>
   putPart: (request: PutPartRequest) => Promise<PartRecord>
-  listParts: (bucket: string, key: string, uploadId: string, options: { after: number; limit: number }) => Promise<Page<PartRecord>>
+  listParts: (
+    bucket: string,
+    key: string,
+    uploadId: string,
+    options: { after: number; limit: number }
+  ) => Promise<Page<PartRecord>>
   /** @throws `NO_SUCH_UPLOAD`, `INVALID_PART`, `INVALID_PART_ORDER`, `PART_TOO_SMALL`, `PRECONDITION_FAILED` */
   completeUpload: (request: CompleteUploadRequest) => Promise<ObjectRecord>
   abortUpload: (bucket: string, key: string, uploadId: string) => Promise<void>

@@ -5,7 +5,7 @@
 import { HoldfastError } from '../base/errors.ts'
 import { blake3 } from '../content/blake3.ts'
 import type { Code, ErasureCoder } from '../erasure/erasure-coder.ts'
-import { type SegmentCipher, cipherAt } from './cipher.ts'
+import { cipherAt, type SegmentCipher } from './cipher.ts'
 
 export interface EncodeJob {
   /**
@@ -68,7 +68,8 @@ function storedViews(buffer: Uint8Array<ArrayBuffer>, length: number, code: Code
 export function encodeSync(coder: ErasureCoder, { buffer, length, code, cipher }: EncodeJob): EncodedSegment {
   const shardBytes = shardBytesFor(length, code)
   const total = shardBytes * (code.k + code.m)
-  if (length < 1 || total > buffer.length) throw new HoldfastError('INTERNAL', `no room to code ${length} bytes in ${buffer.length}`)
+  if (length < 1 || total > buffer.length)
+    throw new HoldfastError('INTERNAL', `no room to code ${length} bytes in ${buffer.length}`)
   const plain = buffer.subarray(0, length)
   if (cipher !== undefined) plain.set(cipherAt(cipher, 0)(plain))
   buffer.fill(0, length, code.k * shardBytes) // a pooled buffer has old bytes where the padding belongs
@@ -83,7 +84,8 @@ export function reconstructSync(coder: ErasureCoder, { shards, length, code, wan
   const buffer = new Uint8Array(shardBytes * (code.k + code.m))
   const present = shards.map((shard, index) => {
     if (shard === undefined) return false
-    if (shard.length !== storedShardBytes(length, code, index)) throw new HoldfastError('INTERNAL', `shard ${index} has ${shard.length} bytes`)
+    if (shard.length !== storedShardBytes(length, code, index))
+      throw new HoldfastError('INTERNAL', `shard ${index} has ${shard.length} bytes`)
     buffer.set(shard, index * shardBytes)
     return true
   })

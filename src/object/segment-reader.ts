@@ -46,7 +46,11 @@ interface Ahead {
   release: () => void
 }
 
-export async function* readSegments(components: ReaderComponents, segmentsOf: SegmentSource, range: ReadRange): AsyncGenerator<Uint8Array> {
+export async function* readSegments(
+  components: ReaderComponents,
+  segmentsOf: SegmentSource,
+  range: ReadRange
+): AsyncGenerator<Uint8Array> {
   const stop = new AbortController()
   const onAbort = (): void => stop.abort(range.signal?.reason)
   if (range.signal?.aborted === true) onAbort()
@@ -61,7 +65,8 @@ export async function* readSegments(components: ReaderComponents, segmentsOf: Se
         const { offset, segment } = next.value
         const bytes = fetchBytes(offset, segment, range)
         // The first waits its turn; those after it are a luxury, taken only while there is room.
-        const release = ahead.length === 0 ? await components.memory.acquire(bytes, stop.signal) : components.memory.tryAcquire(bytes)
+        const release =
+          ahead.length === 0 ? await components.memory.acquire(bytes, stop.signal) : components.memory.tryAcquire(bytes)
         if (release === undefined) break
         const shards = fetchShards(components, offset, segment, range, stop.signal)
         shards.catch(() => {}) // heard when its turn comes
@@ -83,7 +88,10 @@ export async function* readSegments(components: ReaderComponents, segmentsOf: Se
 }
 
 /** The segments of the range, a window of the index at a time. */
-async function* walk(segmentsOf: SegmentSource, { start, end }: ReadRange): AsyncGenerator<{ offset: number; segment: StoredSegment }> {
+async function* walk(
+  segmentsOf: SegmentSource,
+  { start, end }: ReadRange
+): AsyncGenerator<{ offset: number; segment: StoredSegment }> {
   let at = start
   while (at < end) {
     const found = await segmentsOf(at, Math.min(end, at + windowBytes))
@@ -147,7 +155,12 @@ async function fetchShards(
   return shards
 }
 
-function* plainBytes(offset: number, segment: StoredSegment, shards: Map<number, Uint8Array>, range: ReadRange): Generator<Uint8Array> {
+function* plainBytes(
+  offset: number,
+  segment: StoredSegment,
+  shards: Map<number, Uint8Array>,
+  range: ReadRange
+): Generator<Uint8Array> {
   const { first, last } = touched(offset, segment, range)
   const shardBytes = shardBytesFor(segment.length, segment)
   const from = Math.max(0, range.start - offset)

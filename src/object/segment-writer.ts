@@ -145,12 +145,14 @@ export class SegmentWriter {
     this.detach()
     this.#stop.abort(new HoldfastError('ABORTED', 'the upload was given up'))
     await Promise.allSettled(this.#pending)
-    const stored: Array<{ provider: string; cid: CID }> = []
-    for (const { scatter, cids } of [...this.segments, ...this.blocks]) {
-      await scatter.settled
-      for (const [index, { provider }] of scatter.placed) stored.push({ provider, cid: cids[index]! })
-    }
-    return stored
+    return storedBy([...this.segments, ...this.blocks, ...this.#recoded])
+  }
+
+  /** Shards that may be stored and are not part of the object: of lost races, and of segments that were coded again. */
+  async strays(): Promise<Array<{ provider: string; cid: CID }>> {
+    const kept = [...this.segments, ...this.blocks]
+    await Promise.all(kept.map(({ scatter }) => scatter.settled))
+    return [...kept.flatMap(({ scatter }) => scatter.strays()), ...(await storedBy(this.#recoded))]
   }
 
   /** The code for a segment written now. @throws HoldfastError `TOO_FEW_PROVIDERS` */
@@ -168,7 +170,11 @@ export class SegmentWriter {
       )
     }
     const n = chosen.k + chosen.m
-    const { assigned } = place({ code: chosen, shardBytes, wanted: Array.from({ length: n }, (_, i) => i), held: [] }, candidates, random)
+    const { assigned } = place(
+      { code: chosen, shardBytes, wanted: Array.from({ length: n }, (_, i) => i), held: [] },
+      candidates,
+      random
+    )
     if (assigned.size < quorumOf(chosen)) {
       throw new HoldfastError(
         'TOO_FEW_PROVIDERS',
@@ -224,10 +230,16 @@ export class SegmentWriter {
       this.segments.push(scattered) // for abandon(); put in order by drain()
       await scattered.scatter.quorum
     } catch (error) {
-      const recoded = written !== undefined && isCode(error, 'NOT_DURABLE') ? this.#recode(segment, written, buffer, cipher) : undefined
+      const recoded =
+        written !== undefined && isCode(error, 'NOT_DURABLE')
+          ? this.#recode(segment, written, buffer, cipher)
+          : undefined
       if (recoded === undefined) throw error
       // Providers died under the write: what is left of the network bears a smaller code.
-      this.#components.log.warn('re-coding a segment for a smaller network', { from: segment.code, to: recoded[0]?.code })
+      this.#components.log.warn('re-coding a segment for a smaller network', {
+        from: segment.code,
+        to: recoded[0]?.code
+      })
       await Promise.all(recoded.map((piece) => this.#encodeAndSend(piece, piece.slot)))
       slot.splice(0, 1, ...recoded.flatMap((piece) => piece.slot))
     } finally {
@@ -237,7 +249,12 @@ export class SegmentWriter {
   }
 
   /** The segment's plain bytes cut anew for the code of now; `undefined` when that is the code that failed. */
-  #recode(segment: OpenSegment, failed: WrittenSegment, buffer: Uint8Array<ArrayBuffer>, cipher?: SegmentCipher): RecodedSegment[] | undefined {
+  #recode(
+    segment: OpenSegment,
+    failed: WrittenSegment,
+    buffer: Uint8Array<ArrayBuffer>,
+    cipher?: SegmentCipher
+  ): RecodedSegment[] | undefined {
     if (this.#signal.aborted) return undefined
     const shardBytesMax = this.#init.shardBytesMax ?? limits.shardBytesMax
     const code = this.code(shardBytesMax)
@@ -253,28 +270,23 @@ export class SegmentWriter {
       // Not from the budget: this segment holds a part of it already, and two such waiting for each other never end.
       pieces.push({ code, capacity: part.length, buffer: own, length: part.length, release: () => {}, slot: [] })
     }
-    this.#abandoned.push(failed)
+    this.#recoded.push(failed)
     return pieces
   }
 
-  /** Segments that were coded again: what they had stored is to be released. */
-  readonly #abandoned: WrittenSegment[] = []
-
-  /** Shards stored for segments that are not part of the object after all. */
-  async abandonedShards(): Promise<Array<{ provider: string; cid: CID }>> {
-    const stored: Array<{ provider: string; cid: CID }> = []
-    for (const { scatter, cids } of this.#abandoned) {
-      await scatter.settled
-      for (const [index, { provider }] of scatter.placed) stored.push({ provider, cid: cids[index]! })
-    }
-    return stored
-  }
+  /** Segments that were coded again, and are not part of the object. */
+  readonly #recoded: WrittenSegment[] = []
 
   #scatter(segment: Omit<WrittenSegment, 'scatter'> & { shards: Uint8Array[]; announce: boolean }): WrittenSegment {
     const { length, code, nonce, cids } = segment
     const scatter = new Scatter(this.#components, {
       code,
-      shards: segment.shards.map((bytes, index) => ({ index, cid: cids[index]!, bytes, announce: segment.announce && index < announcersMax })),
+      shards: segment.shards.map((bytes, index) => ({
+        index,
+        cid: cids[index]!,
+        bytes,
+        announce: segment.announce && index < announcersMax
+      })),
       quorum: quorumOf(code) - (this.#init.quorumSlack ?? 0),
       signal: this.#signal
     })
@@ -313,6 +325,17 @@ interface RecodedSegment extends OpenSegment {
 
 /** Announcing costs 0.3 CPU-s across the network: two holders of a root do it, not all. */
 const announcersMax = 2
+
+/** All that may be stored of these segments, once nothing more is being sent. */
+async function storedBy(segments: readonly WrittenSegment[]): Promise<Array<{ provider: string; cid: CID }>> {
+  const stored: Array<{ provider: string; cid: CID }> = []
+  for (const { scatter, cids } of segments) {
+    await scatter.settled
+    for (const [index, { provider }] of scatter.placed) stored.push({ provider, cid: cids[index]! })
+    stored.push(...scatter.strays())
+  }
+  return stored
+}
 
 /** What the index keeps of a written segment, as it stands now. */
 export function recordOf({ length, code, nonce, cids, scatter }: WrittenSegment): SegmentRecord {

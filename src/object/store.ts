@@ -3,8 +3,8 @@
  * the index when every segment has its quorum, and lets the rest of the shards follow; GET gathers, checks and decodes.
  */
 import { createHash } from 'node:crypto'
-import type { Clock } from '../base/clock.ts'
 import { equalBytes, toHex } from '../base/bytes.ts'
+import type { Clock } from '../base/clock.ts'
 import { Semaphore } from '../base/concurrency.ts'
 import { HoldfastError, isCode, messageOf } from '../base/errors.ts'
 import { limits, MiB, minuteMs } from '../base/limits.ts'
@@ -16,7 +16,17 @@ import { buildFile } from '../content/unixfs-file.ts'
 import { type Code, formatCode } from '../erasure/erasure-coder.ts'
 import type { MetadataIndex, ShardPlacement, WriteCondition } from '../metadata/index-store.ts'
 import { listWithDelimiter } from '../metadata/listing.ts'
-import type { BucketRecord, ObjectRecord, PartRecord, SegmentRecord, ShardRecord, ShardState, StoredObject, StoredSegment, UploadRecord } from '../metadata/records.ts'
+import type {
+  BucketRecord,
+  ObjectRecord,
+  PartRecord,
+  SegmentRecord,
+  ShardRecord,
+  ShardState,
+  StoredObject,
+  StoredSegment,
+  UploadRecord
+} from '../metadata/records.ts'
 import { isStorageClass } from '../placement/place.ts'
 import type { ShardToFetch } from '../transfer/gather.ts'
 import type { PeerOutcome, Peers } from '../transfer/peers.ts'
@@ -166,7 +176,12 @@ export class NetworkObjectStore implements ObjectStore {
       let closed = false
       const read = (start: number, end: number, signal?: AbortSignal): AsyncIterable<Uint8Array> => {
         const bytes = readSegments(
-          { ...this.#components, log: this.#log, memory: this.#readMemory, observe: (...seen) => this.#observe(...seen) },
+          {
+            ...this.#components,
+            log: this.#log,
+            memory: this.#readMemory,
+            observe: (...seen) => this.#observe(...seen)
+          },
           (from, to) => index.getSegments(record.contentId, from, to),
           { start, end, key: objectKey, signal }
         )
@@ -198,10 +213,12 @@ export class NetworkObjectStore implements ObjectStore {
     const opened = await this.openObject(request.source.bucket, request.source.key)
     try {
       const source = opened.record as StoredObject
-      if (source.etag !== request.sourceEtag) throw new HoldfastError('PRECONDITION_FAILED', 'the source changed while it was being copied')
+      if (source.etag !== request.sourceEtag)
+        throw new HoldfastError('PRECONDITION_FAILED', 'the source changed while it was being copied')
       const [from, to] = [await this.#bucket(source.bucket), await this.#bucket(request.bucket)]
       const storageClass = request.storageClass ?? source.storageClass
-      if (from.isPublic !== to.isPublic || storageClass !== source.storageClass) return await this.#copyBytes(request, opened, storageClass)
+      if (from.isPublic !== to.isPublic || storageClass !== source.storageClass)
+        return await this.#copyBytes(request, opened, storageClass)
       const record: ObjectRecord = {
         ...source,
         bucket: request.bucket,
@@ -221,7 +238,12 @@ export class NetworkObjectStore implements ObjectStore {
   }
 
   /** The same shards under another bucket's key: only the manifest, which has the wrapped key in it, is new. */
-  async #copyRewrapped(request: CopyRequest, source: StoredObject, record: ObjectRecord, to: BucketRecord): Promise<ObjectRecord> {
+  async #copyRewrapped(
+    request: CopyRequest,
+    source: StoredObject,
+    record: ObjectRecord,
+    to: BucketRecord
+  ): Promise<ObjectRecord> {
     const { index, random } = this.#components
     const key = await this.#objectKey(source)
     if (key === undefined) throw new HoldfastError('INTERNAL', 'an object without a key cannot be wrapped anew')
@@ -233,7 +255,12 @@ export class NetworkObjectStore implements ObjectStore {
       await writer.writeBlocks(blocks)
       const copy = { ...record, root, wrappedKey }
       await this.#commit(writer, writer.blocks, request.signal, async () => {
-        const { blockIds } = await index.commitCopy(copy, source.contentId, writer.blocks.map(recordOf), request.condition)
+        const { blockIds } = await index.commitCopy(
+          copy,
+          source.contentId,
+          writer.blocks.map(recordOf),
+          request.condition
+        )
         return blockIds
       })
       return copy
@@ -260,7 +287,10 @@ export class NetworkObjectStore implements ObjectStore {
     })
   }
 
-  async listObjects(bucket: string, request: Parameters<ObjectStore['listObjects']>[1]): ReturnType<ObjectStore['listObjects']> {
+  async listObjects(
+    bucket: string,
+    request: Parameters<ObjectStore['listObjects']>[1]
+  ): ReturnType<ObjectStore['listObjects']> {
     await this.#bucket(bucket)
     return listWithDelimiter(this.#components.index, bucket, request)
   }
@@ -283,7 +313,11 @@ export class NetworkObjectStore implements ObjectStore {
   async getUpload(bucket: string, key: string, uploadId: string): Promise<UploadRecord> {
     await this.#bucket(bucket)
     const upload = await this.#components.index.getUpload(bucket, key, uploadId)
-    if (upload === undefined) throw new HoldfastError('NO_SUCH_UPLOAD', 'there is no such multipart upload; it may have been completed or aborted')
+    if (upload === undefined)
+      throw new HoldfastError(
+        'NO_SUCH_UPLOAD',
+        'there is no such multipart upload; it may have been completed or aborted'
+      )
     return upload
   }
 
@@ -317,8 +351,12 @@ export class NetworkObjectStore implements ObjectStore {
     const upload = await this.getUpload(request.bucket, request.key, request.uploadId)
     const parts = await this.#chosenParts(request)
     const size = parts.reduce((sum, part) => sum + part.size, 0)
-    if (size > limits.objectBytesMax) throw new HoldfastError('OBJECT_TOO_LARGE', `an object holds at most ${limits.objectBytesMax} bytes`)
-    const segments = await index.getPartSegments(request.uploadId, parts.map(({ partNumber }) => partNumber))
+    if (size > limits.objectBytesMax)
+      throw new HoldfastError('OBJECT_TOO_LARGE', `an object holds at most ${limits.objectBytesMax} bytes`)
+    const segments = await index.getPartSegments(
+      request.uploadId,
+      parts.map(({ partNumber }) => partNumber)
+    )
     const wrapped = upload.wrappedKey.length > 0 ? upload.wrappedKey : undefined
     const { root, blocks } = this.#manifestOf(size, segments.map(storedManifestSegment), wrapped)
     const writer = await this.#writer(upload.storageClass, undefined, request.signal)
@@ -343,7 +381,13 @@ export class NetworkObjectStore implements ObjectStore {
       }
       await this.#commit(writer, writer.blocks, request.signal, async () => {
         const blocks = writer.blocks.map(recordOf)
-        const { blockIds } = await index.completeUpload(request.uploadId, request.parts, record, blocks, request.condition)
+        const { blockIds } = await index.completeUpload(
+          request.uploadId,
+          request.parts,
+          record,
+          blocks,
+          request.condition
+        )
         return blockIds
       })
       return record
@@ -359,22 +403,32 @@ export class NetworkObjectStore implements ObjectStore {
       more = page.isTruncated
       after = page.items.at(-1)?.partNumber ?? after
     }
-    if (request.parts.length === 0) throw new HoldfastError('INVALID_PART', 'an upload is completed with at least one part')
-    let before = 0
-    return request.parts.map(({ partNumber, etag }, at) => {
-      if (partNumber <= before) throw new HoldfastError('INVALID_PART_ORDER', 'parts are listed in ascending order of their numbers')
-      before = partNumber
+    if (request.parts.length === 0)
+      throw new HoldfastError('INVALID_PART', 'an upload is completed with at least one part')
+    if (request.parts.some(({ partNumber }, at) => at > 0 && partNumber <= request.parts[at - 1]!.partNumber)) {
+      throw new HoldfastError('INVALID_PART_ORDER', 'parts are listed in ascending order of their numbers')
+    }
+    const chosen = request.parts.map(({ partNumber, etag }) => {
       const part = held.get(partNumber)
       if (part === undefined || part.etag !== etag) {
-        throw new HoldfastError('INVALID_PART', `part ${partNumber} was not uploaded, or with another ETag`, { details: { partNumber } })
-      }
-      if (at < request.parts.length - 1 && part.size < limits.partBytesMin) {
-        throw new HoldfastError('PART_TOO_SMALL', `part ${partNumber} has ${part.size} bytes; all but the last have at least ${limits.partBytesMin}`, {
-          details: { partNumber, size: part.size, etag }
+        throw new HoldfastError('INVALID_PART', `part ${partNumber} was not uploaded, or with another ETag`, {
+          details: { partNumber }
         })
       }
       return part
     })
+    for (const [at, { partNumber, size, etag }] of chosen.entries()) {
+      if (at < chosen.length - 1 && size < limits.partBytesMin) {
+        throw new HoldfastError(
+          'PART_TOO_SMALL',
+          `part ${partNumber} has ${size} bytes; all but the last have at least ${limits.partBytesMin}`,
+          {
+            details: { partNumber, size, etag }
+          }
+        )
+      }
+    }
+    return chosen
   }
 
   async abortUpload(bucket: string, key: string, uploadId: string): Promise<void> {
@@ -392,14 +446,19 @@ export class NetworkObjectStore implements ObjectStore {
   async health(bucket: string, key: string): Promise<ObjectHealth> {
     const record = await this.#object(bucket, key)
     const { index } = this.#components
-    const segments = (await index.getSegments(record.contentId, 0, record.size)).map(({ segment }) => this.#segmentHealth(segment))
+    const segments = (await index.getSegments(record.contentId, 0, record.size)).map(({ segment }) =>
+      this.#segmentHealth(segment)
+    )
     const blocks = (await index.getBlocks(record.contentId)).map((block) => this.#segmentHealth(block))
     return { cid: record.root.toString(), size: record.size, segments, blocks }
   }
 
   #segmentHealth(segment: StoredSegment): SegmentHealth {
     const shards = segment.shards.map((shard, index) => {
-      const proof = Math.max(shard.lastProof ?? 0, this.#proofs.get(proofKey(segment.id, index, shard.provider))?.at ?? 0)
+      const proof = Math.max(
+        shard.lastProof ?? 0,
+        this.#proofs.get(proofKey(segment.id, index, shard.provider))?.at ?? 0
+      )
       return {
         cid: shard.cid.toString(),
         provider: shard.provider ?? null,
@@ -441,7 +500,10 @@ export class NetworkObjectStore implements ObjectStore {
         this.#log.info('provider did not give a block', { provider, cid, error: messageOf(error) })
       }
     }
-    throw new HoldfastError('UNREADABLE', `none of the ${holders.length} holders of block ${cid} answers with it now; try again later`)
+    throw new HoldfastError(
+      'UNREADABLE',
+      `none of the ${holders.length} holders of block ${cid} answers with it now; try again later`
+    )
   }
 
   // What maintenance needs
@@ -492,7 +554,13 @@ export class NetworkObjectStore implements ObjectStore {
     return { key, wrapped: seal(this.#bucketKey(bucket), key, `object:${bucket.name}`, random) }
   }
 
-  async #objectKey({ bucket, wrappedKey }: { bucket: string; wrappedKey: Uint8Array }): Promise<Uint8Array | undefined> {
+  async #objectKey({
+    bucket,
+    wrappedKey
+  }: {
+    bucket: string
+    wrappedKey: Uint8Array
+  }): Promise<Uint8Array | undefined> {
     if (wrappedKey.length === 0) return undefined
     return unseal(this.#bucketKey(await this.#bucket(bucket)), wrappedKey, `object:${bucket}`)
   }
@@ -518,7 +586,11 @@ export class NetworkObjectStore implements ObjectStore {
     return { md5 }
   }
 
-  #manifestOf(size: number, segments: ManifestSegment[], wrappedKey: Uint8Array | undefined): { root: CID; blocks: Block[] } {
+  #manifestOf(
+    size: number,
+    segments: ManifestSegment[],
+    wrappedKey: Uint8Array | undefined
+  ): { root: CID; blocks: Block[] } {
     if (wrappedKey !== undefined) return encodeManifest({ size, wrappedKey, segments })
     const leaves = segments.flatMap(({ length, k, m, shards }) =>
       shards
@@ -540,8 +612,7 @@ export class NetworkObjectStore implements ObjectStore {
       return await work()
     } catch (error) {
       this.#after(async () => {
-        const stored = [...(await writer.abandon()), ...(await writer.abandonedShards())]
-        await this.#components.index.queueReleases(stored)
+        await this.#components.index.queueReleases(await writer.abandon())
       })
       throw error
     }
@@ -560,10 +631,8 @@ export class NetworkObjectStore implements ObjectStore {
     signal?.throwIfAborted()
     const { index } = this.#components
     const late: Array<{ at: number; shard: number; placed: PlacedShard }> = []
-    const surplus: Array<{ provider: string; cid: CID }> = []
     for (const [at, { scatter }] of written.entries()) {
       scatter.onPlaced = (shard, placed) => late.push({ at, shard, placed })
-      scatter.onSurplus = (provider, cid) => surplus.push({ provider, cid })
     }
     const letGo = this.#hold(written)
     let ids: readonly number[]
@@ -579,13 +648,15 @@ export class NetworkObjectStore implements ObjectStore {
         return { segmentId: ids[at]!, index: shard, cid: written[at]!.cids[shard]!, ...placed }
       })
       if (placements.length > 0) await index.placeShards(placements)
-      await index.queueReleases([...surplus, ...(await writer.abandonedShards())])
+      await index.queueReleases(await writer.strays())
     })
   }
 
   /** Marks what an upload has stored as needed until it is committed. */
   #hold(written: readonly WrittenSegment[]): () => void {
-    const keys = written.flatMap(({ scatter, cids }) => [...scatter.placed].map(([index, { provider }]) => `${provider} ${cids[index]}`))
+    const keys = written.flatMap(({ scatter, cids }) =>
+      [...scatter.placed].map(([index, { provider }]) => `${provider} ${cids[index]}`)
+    )
     for (const key of keys) this.#uncommitted.set(key, (this.#uncommitted.get(key) ?? 0) + 1)
     return () => {
       for (const key of keys) {
@@ -608,7 +679,12 @@ export class NetworkObjectStore implements ObjectStore {
     if (outcome === 'ok') {
       if (shard.state === 'healthy') {
         if (this.#proofs.size >= proofsMax) this.#proofs.delete(this.#proofs.keys().next().value!)
-        this.#proofs.set(proofKey(segmentId, shard.index, provider), { segmentId, index: shard.index, provider, at: clock.now() })
+        this.#proofs.set(proofKey(segmentId, shard.index, provider), {
+          segmentId,
+          index: shard.index,
+          provider,
+          at: clock.now()
+        })
         return
       }
       this.#after(() => index.markShard({ segmentId, index: shard.index }, provider, 'healthy', clock.now()))

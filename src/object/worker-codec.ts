@@ -1,8 +1,8 @@
 /** The segment codec on worker threads: buffers are transferred there and back, never copied. */
 import { Worker } from 'node:worker_threads'
 import { HoldfastError } from '../base/errors.ts'
-import type { EncodedSegment, EncodeJob, ReconstructJob, SegmentCodec } from './segment-codec.ts'
 import type { WorkerAnswer, WorkerRequest } from './codec-worker.ts'
+import type { EncodedSegment, EncodeJob, ReconstructJob, SegmentCodec } from './segment-codec.ts'
 
 interface Pending {
   resolve: (answer: WorkerAnswer) => void

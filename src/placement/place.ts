@@ -3,8 +3,9 @@
  * failure domain with more than `floor(m / 2)` (at least one) of them; among the rest the better of two random choices
  * weighted by free space ("the power of two choices", Mitzenmacher 2001).
  */
-import type { Random } from '../base/random.ts'
+
 import { limits } from '../base/limits.ts'
+import type { Random } from '../base/random.ts'
 
 export interface Candidate {
   peerId: string

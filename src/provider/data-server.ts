@@ -32,7 +32,7 @@ const uploadsWaiting = 256
 const downloadBytesInFlight = 64 * MiB
 const downloadsWaiting = 512
 /** A whole request, body included, and a whole answer. */
-const requestMsMax = 60 * secondMs
+const requestMsMax = 30 * secondMs
 const answerMsMax = 2 * minuteMs
 /** Longer than clients keep idle connections, so that they and not we close them. */
 const keepAliveMs = 75 * secondMs
@@ -62,6 +62,7 @@ export class DataServer {
   readonly #uploads = new Semaphore(uploadBytesInFlight, uploadsWaiting)
   readonly #downloads = new Semaphore(downloadBytesInFlight, downloadsWaiting)
   readonly #buffers = new BufferPool(limits.shardBytesMax, 8)
+  readonly #handling = new Set<Promise<void>>()
 
   constructor({ storage, certificate, clock, log, announceRoot }: DataServerComponents) {
     this.#storage = storage
@@ -79,11 +80,16 @@ export class DataServer {
         handshakeTimeout: handshakeMsMax,
         requestTimeout: requestMsMax,
         headersTimeout: handshakeMsMax,
+        connectionsCheckingInterval: 5 * secondMs,
         keepAliveTimeout: keepAliveMs,
         maxHeaderSize: 8192,
         noDelay: true
       },
-      (request, response) => void this.#handle(request, response)
+      (request, response) => {
+        const handling = this.#handle(request, response)
+        this.#handling.add(handling)
+        void handling.finally(() => this.#handling.delete(handling))
+      }
     )
     this.#server.maxConnections = connectionsMax
     this.#server.setTimeout(keepAliveMs)
@@ -103,7 +109,7 @@ export class DataServer {
     return (this.#server.address() as AddressInfo).port
   }
 
-  /** Stops taking connections, and ends those there are. */
+  /** Stops taking connections, ends those there are, and waits for what their requests had begun. */
   async stop(): Promise<void> {
     await new Promise<void>((resolve) => {
       this.#server.close(() => resolve())
@@ -111,20 +117,23 @@ export class DataServer {
       // Whoever is in the middle of something sees a broken connection, as with any provider that goes.
       this.#server.closeAllConnections()
     })
+    await Promise.all(this.#handling)
   }
 
   async #handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const gone = new AbortController()
+    response.once('close', () => gone.abort(new HoldfastError('ABORTED', 'the client went away')))
     try {
       const url = new URL(request.url ?? '/', 'https://provider')
-      if (url.pathname.startsWith(shardsPath)) await this.#handleShard(request, response, url)
-      else if (url.pathname.startsWith(gatewayPath)) await this.#handleBlock(request, response, url)
+      if (url.pathname.startsWith(shardsPath)) await this.#handleShard(request, response, url, gone.signal)
+      else if (url.pathname.startsWith(gatewayPath)) await this.#handleBlock(request, response, url, gone.signal)
       else throw new HttpError(404, 'MISSING', 'no such resource')
     } catch (error) {
       this.#fail(request, response, error)
     }
   }
 
-  async #handleShard(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
+  async #handleShard(request: IncomingMessage, response: ServerResponse, url: URL, gone: AbortSignal): Promise<void> {
     if (request.method !== 'PUT') throw new HttpError(405, 'BAD_INPUT', 'a shard is PUT here', { allow: 'PUT' })
     const owner = await this.#peerOf(request)
     if (owner === undefined) throw new HttpError(401, 'BAD_INPUT', 'a client certificate with a peer id is needed')
@@ -133,11 +142,11 @@ export class DataServer {
     const length = wholeNumber(request.headers['content-length'], 'content-length')
     if (length > limits.shardBytesMax)
       throw new HttpError(413, 'BAD_INPUT', `a block has at most ${limits.shardBytesMax} bytes`)
-    const release = await this.#uploads.acquire(length)
+    const release = await this.#uploads.acquire(length, gone)
     const buffer = this.#buffers.take()
     try {
       const body = buffer.subarray(0, length)
-      await readBody(request, body)
+      await readBody(request, body, gone)
       const { created, until } = await this.#storage.put(owner, cid, body, termMs)
       if (request.headers[dataHeaders.announce] === '1') this.#announceRoot(cid)
       sendJson(response, created ? 201 : 200, { until })
@@ -147,7 +156,7 @@ export class DataServer {
     }
   }
 
-  async #handleBlock(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
+  async #handleBlock(request: IncomingMessage, response: ServerResponse, url: URL, gone: AbortSignal): Promise<void> {
     const { method, headers } = request
     if (method !== 'GET' && method !== 'HEAD')
       throw new HttpError(405, 'BAD_INPUT', 'GET or HEAD', { allow: 'GET, HEAD' })
@@ -163,17 +172,15 @@ export class DataServer {
       if (headers['cache-control'] === 'only-if-cached') throw new HttpError(412, 'MISSING', 'no such block here')
       throw new HoldfastError('MISSING', 'no such block here')
     }
-    const release = method === 'HEAD' ? undefined : await this.#downloads.acquire(size)
-    // Kept until the last byte is with the client, however slow it is; closed for it when it takes too long.
+    const release = method === 'HEAD' ? undefined : await this.#downloads.acquire(size, gone)
+    // Held until the last byte is with the client, however slow it is; closed for it when it takes too long.
     const late = setTimeout(() => response.destroy(), answerMsMax)
-    response.once('close', () => {
+    const settle = (): void => {
       clearTimeout(late)
       release?.()
-    })
-    if (response.destroyed) {
-      response.emit('close')
-      return
     }
+    gone.addEventListener('abort', settle, { once: true })
+    if (gone.aborted) settle()
     const bytes = method === 'HEAD' ? undefined : await this.#bytesOf(cid)
     response.writeHead(200, {
       'content-type': rawType,
@@ -276,7 +283,8 @@ function sendJson(
 
 function wholeNumber(text: string | string[] | undefined, name: string): number {
   if (text === undefined) throw new HttpError(name === 'content-length' ? 411 : 400, 'BAD_INPUT', `${name} is missing`)
-  if (typeof text !== 'string' || !/^\d{1,15}$/.test(text)) throw new HoldfastError('BAD_INPUT', `${name} is not a whole number`)
+  if (typeof text !== 'string' || !/^\d{1,15}$/.test(text))
+    throw new HoldfastError('BAD_INPUT', `${name} is not a whole number`)
   return Number(text)
 }
 
@@ -294,17 +302,20 @@ function checkFormat(format: string | null, accept: string | undefined): void {
   }
 }
 
-/** Fills `body` with the request's bytes, of which Node has checked that they are as many as the header said. */
-async function readBody(request: IncomingMessage, body: Uint8Array): Promise<void> {
+/** Fills `body` with the request's bytes. @throws HoldfastError `BAD_INPUT` when they are not as many */
+async function readBody(request: IncomingMessage, body: Uint8Array, gone: AbortSignal): Promise<void> {
+  gone.throwIfAborted()
   await new Promise<void>((resolve, reject) => {
     let length = 0
-    const cutShort = (): void => reject(new HoldfastError('BAD_INPUT', 'the body was cut short'))
     request.on('data', (chunk: Buffer) => {
       if (length + chunk.length <= body.length) body.set(chunk, length)
       length += chunk.length
     })
-    request.once('end', () => (length === body.length ? resolve() : cutShort()))
-    request.once('error', cutShort)
-    request.once('close', cutShort) // after `end` this changes nothing
+    request.once('end', () => {
+      if (length === body.length) resolve()
+      else reject(new HoldfastError('BAD_INPUT', 'the body is not as long as announced'))
+    })
+    request.once('error', reject)
+    gone.addEventListener('abort', () => reject(gone.reason), { once: true })
   })
 }

@@ -19,6 +19,7 @@ import { ReadOnlyBlockstore } from './blockstore.ts'
 import { serveControlPlane } from './control-plane.ts'
 import { DataServer } from './data-server.ts'
 import { FsShardStore } from './fs-shard-store.ts'
+import { RootList } from './root-list.ts'
 import { SqliteLeaseStore } from './sqlite-lease-store.ts'
 import { StorageProvider } from './storage-provider.ts'
 
@@ -100,6 +101,8 @@ async function start(
       addresses: () => network?.addresses() ?? []
     }
   )
+  const roots = await RootList.open(join(dataDir, 'roots.txt'), log)
+  started.push(() => roots.close())
   const reconciled = storage.reconcileAtStart()
   reconciled.catch(() => {}) // awaited below
 
@@ -110,7 +113,10 @@ async function start(
     certificate,
     clock,
     log,
-    announceRoot: (cid) => discovery?.announceRoot(cid)
+    announceRoot: (cid) => {
+      roots.add(cid)
+      discovery?.announceRoot(cid)
+    }
   })
   const ports = await listen(init, identity, dataServer, { clock, random, log })
   network = ports.network
@@ -125,6 +131,7 @@ async function start(
   discovery = new KadDiscovery({ network, clock, random, log })
   const { announced } = discovery
   discovery.announceProvider()
+  for (const cid of roots.roots) if (await storage.has(cid)) discovery.announceRoot(cid)
   started.push(() => discovery.stop())
   started.push(collectPeriodically(storage, clock, random, log))
   log.info('the provider is up', { peerId: identity.peerId, dataUrls, addresses: network.addresses() })

@@ -47,6 +47,7 @@ export class SqliteLeaseStore implements LeaseStore {
   #waiting: Waiting[] = []
   #waitingLeases = 0
   #isScheduled = false
+  #isClosed = false
   #totals: Totals
 
   /**
@@ -67,6 +68,7 @@ export class SqliteLeaseStore implements LeaseStore {
   }
 
   async grant(leases: readonly Lease[]): Promise<void> {
+    if (this.#isClosed) throw new HoldfastError('ABORTED', 'the provider stops')
     if (leases.length === 0) return
     if (this.#waitingLeases + leases.length > waitingLeasesMax) {
       throw new HoldfastError('OVERLOADED', 'too many leases wait to be written')
@@ -116,6 +118,8 @@ export class SqliteLeaseStore implements LeaseStore {
 
   /** Writes what is waiting, then lets go of the database. */
   async close(): Promise<void> {
+    if (this.#isClosed) return
+    this.#isClosed = true
     while (this.#waiting.length > 0) this.#commitWaiting()
     this.#db.close()
   }

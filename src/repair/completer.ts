@@ -89,9 +89,15 @@ export class Completer {
     const { index, memory, peers, random, log } = this.#components
     const code = { k: segment.k, m: segment.m }
     const wanted = segment.shards.flatMap(({ state }, at) => (lost.has(state) ? [at] : []))
-    const held = segment.shards.flatMap(({ state, provider }, at) => (provider !== undefined && !lost.has(state) ? [{ index: at, provider }] : []))
+    const held = segment.shards.flatMap(({ state, provider }, at) =>
+      provider !== undefined && !lost.has(state) ? [{ index: at, provider }] : []
+    )
     // Who refused a shard of this segment is not offered it again; who lost one may make good.
-    const excluded = new Set(segment.shards.flatMap(({ state, provider }) => (state === 'withdrawn' && provider !== undefined ? [provider] : [])))
+    const excluded = new Set(
+      segment.shards.flatMap(({ state, provider }) =>
+        state === 'withdrawn' && provider !== undefined ? [provider] : []
+      )
+    )
     const shardBytes = Math.max(1, shardBytesFor(segment.length, code))
     const heldDomains = held.map(({ provider }) => ({ peerId: provider, domains: peers.domainsOf(provider) }))
     const plan = place({ code, shardBytes, wanted, held: heldDomains, excluded }, peers.candidates(), random)
@@ -107,11 +113,16 @@ export class Completer {
         shards: [...shards].map(([at, bytes]) => ({ index: at, cid: segment.shards[at]!.cid, bytes })),
         signal
       })
-      const surplus: Array<{ provider: string; cid: StoredSegment['shards'][number]['cid'] }> = []
-      scatter.onSurplus = (provider, cid) => surplus.push({ provider, cid })
       await scatter.settled
-      await index.placeShards([...scatter.placed].map(([at, placed]) => ({ segmentId: segment.id, index: at, cid: segment.shards[at]!.cid, ...placed })))
-      if (surplus.length > 0) await index.queueReleases(surplus)
+      await index.placeShards(
+        [...scatter.placed].map(([at, placed]) => ({
+          segmentId: segment.id,
+          index: at,
+          cid: segment.shards[at]!.cid,
+          ...placed
+        }))
+      )
+      await index.queueReleases(scatter.strays())
       log.info('segment completed', { segment: segment.id, wanted: wanted.length, placed: scatter.placed.size })
       return scatter.placed.size
     } finally {
@@ -120,7 +131,11 @@ export class Completer {
   }
 
   /** The bytes of these shards, from any `k` others. */
-  async #rebuild(segment: StoredSegment, wanted: readonly number[], signal?: AbortSignal): Promise<Map<number, Uint8Array>> {
+  async #rebuild(
+    segment: StoredSegment,
+    wanted: readonly number[],
+    signal?: AbortSignal
+  ): Promise<Map<number, Uint8Array>> {
     const { codec } = this.#components
     const code = { k: segment.k, m: segment.m }
     const { shards } = await gather(this.#components, {
@@ -136,7 +151,12 @@ export class Completer {
       return new Map(wanted.map((at) => [at, copy!]))
     }
     const missing = wanted.filter((at) => !shards.has(at))
-    const restored = await codec.reconstruct({ shards: segment.shards.map((_, at) => shards.get(at)), length: segment.length, code, wanted: missing })
+    const restored = await codec.reconstruct({
+      shards: segment.shards.map((_, at) => shards.get(at)),
+      length: segment.length,
+      code,
+      wanted: missing
+    })
     const rebuilt = new Map(wanted.filter((at) => shards.has(at)).map((at) => [at, shards.get(at)!]))
     for (const [at, shard] of missing.entries()) rebuilt.set(shard, restored[at]!)
     return rebuilt
@@ -144,8 +164,13 @@ export class Completer {
 
   async #observe(segment: StoredSegment, at: number, provider: string, outcome: PeerOutcome): Promise<void> {
     if (outcome !== 'missing' && outcome !== 'wrong') return
-    await this.#components.index.markShard({ segmentId: segment.id, index: at }, provider, outcome).catch((error: unknown) => {
-      this.#components.log.error('evidence of a lost shard was not recorded', { segment: segment.id, error: messageOf(error) })
-    })
+    await this.#components.index
+      .markShard({ segmentId: segment.id, index: at }, provider, outcome)
+      .catch((error: unknown) => {
+        this.#components.log.error('evidence of a lost shard was not recorded', {
+          segment: segment.id,
+          error: messageOf(error)
+        })
+      })
   }
 }

@@ -25,7 +25,10 @@ export interface LeaseComponents {
 const requestTimeoutMs = 20 * secondMs
 
 /** Extends every lease with less than half of its term left, of the providers that are online. */
-export async function renewLeases(components: LeaseComponents, signal?: AbortSignal): Promise<{ renewed: number; lost: number }> {
+export async function renewLeases(
+  components: LeaseComponents,
+  signal?: AbortSignal
+): Promise<{ renewed: number; lost: number }> {
   const { index, clock } = components
   let renewed = 0
   let lost = 0

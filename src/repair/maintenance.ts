@@ -68,7 +68,10 @@ export class Maintenance {
         state.lastError = messageOf(error)
         log.warn('background task failed', { task: task.name, error: messageOf(error) })
       }
-      const pauseMs = Math.min(Math.max(failurePauseMaxMs, task.everyMs), task.everyMs * 2 ** Math.min(failuresInARow, 10))
+      const pauseMs = Math.min(
+        Math.max(failurePauseMaxMs, task.everyMs),
+        task.everyMs * 2 ** Math.min(failuresInARow, 10)
+      )
       const awake = new AbortController()
       const onAbort = (): void => awake.abort()
       signal.addEventListener('abort', onAbort, { once: true })

@@ -101,7 +101,13 @@ class Gather {
 
   /** 0: should answer; 1: might; 2: unlikely; 3: known to be lost, tried when nothing else is left. */
   #rank(shard: ShardToFetch): number {
-    if (shard.provider === undefined || shard.state === 'missing' || shard.state === 'wrong' || shard.state === 'withdrawn') return 3
+    if (
+      shard.provider === undefined ||
+      shard.state === 'missing' ||
+      shard.state === 'wrong' ||
+      shard.state === 'withdrawn'
+    )
+      return 3
     const state = this.#components.peers.state(shard.provider)
     return state === 'online' ? 0 : state === 'unknown' ? 1 : 2
   }
@@ -144,7 +150,11 @@ class Gather {
 
   #unreadable(): HoldfastError {
     const { code, shards } = this.#request
-    const seen = shards.map((shard) => this.#failed.get(shard.index) ?? (this.#have.has(shard.index) ? 'ok' : shard.provider === undefined ? 'not placed' : 'not asked'))
+    const seen = shards.map(
+      (shard) =>
+        this.#failed.get(shard.index) ??
+        (this.#have.has(shard.index) ? 'ok' : shard.provider === undefined ? 'not placed' : 'not asked')
+    )
     return new HoldfastError(
       'UNREADABLE',
       `only ${this.#have.size} of the ${code.k} shards that a segment needs can be had now; try again when more providers are online`,
@@ -197,8 +207,11 @@ class Gather {
     const target = peers.target(provider)
     if (target === undefined) return report('offline')
     try {
-      const bytes = await withDeadline(clock, this.#request.getTimeoutMs ?? defaultGetTimeoutMs, this.#stop.signal, (inner) =>
-        client.getShard(target, shard.cid, inner)
+      const bytes = await withDeadline(
+        clock,
+        this.#request.getTimeoutMs ?? defaultGetTimeoutMs,
+        this.#stop.signal,
+        (inner) => client.getShard(target, shard.cid, inner)
       )
       const elapsedMs = clock.now() - startedAt
       if (!matchesCid(shard.cid, bytes)) {

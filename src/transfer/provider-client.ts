@@ -41,7 +41,12 @@ export interface ProviderClient {
   /** At most `limits.shardBytesMax` bytes, NOT yet checked against the CID: the caller does, always. */
   getShard: (provider: ProviderRef, cid: CID, signal?: AbortSignal) => Promise<Uint8Array>
   /** Extends the caller's leases to at least `termMs` from now; answers in order. At most `limits.leaseBatchMax`. */
-  renewLeases: (provider: ProviderRef, cids: readonly CID[], terms: LeaseTerms, signal?: AbortSignal) => Promise<LeaseState[]>
+  renewLeases: (
+    provider: ProviderRef,
+    cids: readonly CID[],
+    terms: LeaseTerms,
+    signal?: AbortSignal
+  ) => Promise<LeaseState[]>
   /** Ends the caller's leases on these blocks; unknown ones are ignored. At most `limits.leaseBatchMax`. */
   releaseLeases: (provider: ProviderRef, cids: readonly CID[], signal?: AbortSignal) => Promise<void>
   /** The provider's current offer, its signature checked. */

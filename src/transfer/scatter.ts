@@ -69,13 +69,13 @@ export class Scatter {
   readonly settled: Promise<void>
   /** Hears of each shard that is placed from now on. */
   onPlaced: ((index: number, placed: PlacedShard) => void) | undefined
-  /** Hears of copies that are one too many: they are to be released. */
-  onSurplus: ((provider: string, cid: CID) => void) | undefined
 
   readonly #components: ScatterComponents
   readonly #request: ScatterRequest
   /** Who holds or is being sent what: so that no provider gets two. Index of each. */
   readonly #taken = new Map<string, number>()
+  /** Providers that were sent a shard and did not say no: `index provider` to its CID. */
+  readonly #sent = new Map<string, { index: number; provider: string; cid: CID }>()
   readonly #stop = new AbortController()
   /** Aborted when the shards beyond the quorum have had their time. */
   readonly #tail = new AbortController()
@@ -112,11 +112,13 @@ export class Scatter {
     this.settled = Promise.all(
       request.shards.map(async (shard) => {
         const ok = await this.#send(shard, first.get(shard.index)).catch((error: unknown) => {
-          if (!this.#stop.signal.aborted) components.log.error('sending a shard failed', { cid: shard.cid, error: messageOf(error) })
+          if (!this.#stop.signal.aborted)
+            components.log.error('sending a shard failed', { cid: shard.cid, error: messageOf(error) })
           return false
         })
         this.#open--
-        if (!ok && !this.#stop.signal.aborted) components.log.info('shard not placed', { cid: shard.cid, index: shard.index })
+        if (!ok && !this.#stop.signal.aborted)
+          components.log.info('shard not placed', { cid: shard.cid, index: shard.index })
         decide()
       })
     ).then(() => {
@@ -124,6 +126,14 @@ export class Scatter {
       decide()
       ended.abort()
     })
+  }
+
+  /**
+   * Copies that may exist though they are not in `placed`: of providers that were late, or whose yes was lost. They are
+   * to be released: losers keep nothing. Complete once `settled`.
+   */
+  strays(): Array<{ provider: string; cid: CID }> {
+    return [...this.#sent.values()].filter(({ index, provider }) => this.placed.get(index)?.provider !== provider)
   }
 
   #notDurable(): HoldfastError {
@@ -167,8 +177,6 @@ export class Scatter {
       done = true
       for (const [provider, controller] of flying) {
         controller.abort(new HoldfastError('ABORTED', 'another provider was faster'))
-        // It may have stored the shard all the same: told to let go, it keeps nothing.
-        if (ok) this.onSurplus?.(provider, shard.cid)
         this.#taken.delete(provider)
       }
       resolve(ok)
@@ -214,9 +222,13 @@ export class Scatter {
     const signal = AbortSignal.any([own.signal, this.#stop.signal, this.#tail.signal])
     const target = peers.target(provider)
     if (target === undefined) return 'offline'
+    const sent = `${shard.index} ${provider}`
+    this.#sent.set(sent, { index: shard.index, provider, cid: shard.cid })
     const answered = new AbortController()
     const startedAt = clock.now()
-    clock.sleep(Math.max(secondMs, lateWriteFactor * peers.lateAfterMs(provider)), answered.signal).then(onLate, () => {}) // answered in time
+    clock
+      .sleep(Math.max(secondMs, lateWriteFactor * peers.lateAfterMs(provider)), answered.signal)
+      .then(onLate, () => {}) // answered in time
     try {
       await withDeadline(clock, this.#request.putTimeoutMs ?? defaultPutTimeoutMs, signal, (inner) =>
         client.putShard(target, shard.cid, shard.bytes, {
@@ -230,8 +242,15 @@ export class Scatter {
     } catch (error) {
       if (own.signal.aborted || this.#stop.signal.aborted) return 'unknown' // ours to end, not its failure
       const outcome = peerOutcomeOf(error)
+      if (outcome === 'full' || outcome === 'refused' || outcome === 'wrong') this.#sent.delete(sent)
       peers.report(provider, outcome)
-      log.info('provider did not take a shard', { provider, cid: shard.cid, outcome, afterMs: clock.now() - startedAt, error: messageOf(error) })
+      log.info('provider did not take a shard', {
+        provider,
+        cid: shard.cid,
+        outcome,
+        afterMs: clock.now() - startedAt,
+        error: messageOf(error)
+      })
       return outcome
     } finally {
       answered.abort()
@@ -239,9 +258,18 @@ export class Scatter {
   }
 }
 
-const outcomes = { OFFLINE: 'offline', TIMEOUT: 'timeout', MISSING: 'missing', WRONG: 'wrong', REFUSED: 'refused', NO_SPACE: 'full' } as const
+const outcomes = {
+  OFFLINE: 'offline',
+  TIMEOUT: 'timeout',
+  MISSING: 'missing',
+  WRONG: 'wrong',
+  REFUSED: 'refused',
+  NO_SPACE: 'full'
+} as const
 
 /** What a failed request says of the provider, and no more. */
 export function peerOutcomeOf(error: unknown): PeerOutcome {
-  return isCode(error, 'OFFLINE', 'TIMEOUT', 'MISSING', 'WRONG', 'REFUSED', 'NO_SPACE') ? outcomes[error.code as keyof typeof outcomes] : 'unknown'
+  return isCode(error, 'OFFLINE', 'TIMEOUT', 'MISSING', 'WRONG', 'REFUSED', 'NO_SPACE')
+    ? outcomes[error.code as keyof typeof outcomes]
+    : 'unknown'
 }

@@ -7,7 +7,10 @@ import { encodeManifest, type Manifest, readManifest } from '../../src/content/m
 
 /** The input of BLAKE3's published vectors: bytes 0, 1, ... 250, 0, 1, ... */
 const pattern = (length: number): Uint8Array => Uint8Array.from({ length }, (_, i) => i % 251)
-const publishedLengths = [0, 1, 2, 3, 4, 5, 6, 7, 8, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025, 2048, 2049, 3072, 3073, 4096, 4097, 5120, 5121, 6144, 6145, 7168, 7169, 8192, 8193, 16384, 31744, 102400]
+const publishedLengths = [
+  0, 1, 2, 3, 4, 5, 6, 7, 8, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025, 2048, 2049, 3072, 3073, 4096, 4097, 5120,
+  5121, 6144, 6145, 7168, 7169, 8192, 8193, 16384, 31744, 102400
+]
 
 describe('BLAKE3', () => {
   it('agrees with an independent implementation at every published length', async () => {
@@ -18,7 +21,8 @@ describe('BLAKE3', () => {
       const input = pattern(length)
       const expected = Buffer.from(independent(input)).toString('hex')
       expect(Buffer.from(wasm.digest(input)).toString('hex'), `wasm, ${length} bytes`).toBe(expected)
-      if (native !== undefined) expect(Buffer.from(native.digest(input)).toString('hex'), `native, ${length} bytes`).toBe(expected)
+      if (native !== undefined)
+        expect(Buffer.from(native.digest(input)).toString('hex'), `native, ${length} bytes`).toBe(expected)
     }
   })
 
@@ -32,31 +36,48 @@ describe('BLAKE3', () => {
 describe('CIDs', () => {
   it('of shards are raw blocks under BLAKE3; of nodes, sha2-256', () => {
     const shard = cidOfShard(pattern(1000))
-    expect([shard.version, shard.code, shard.multihash.code, shard.multihash.digest.length]).toEqual([1, 0x55, 0x1e, 32])
+    expect([shard.version, shard.code, shard.multihash.code, shard.multihash.digest.length]).toEqual([
+      1, 0x55, 0x1e, 32
+    ])
     const node = cidOfNode(codecs.dagCbor, pattern(10))
     expect([node.version, node.code, node.multihash.code]).toEqual([1, 0x71, 0x12])
   })
 
   it('match their bytes and nothing else', () => {
     fc.assert(
-      fc.property(fc.uint8Array({ minLength: 1, maxLength: 3000 }), fc.nat(), fc.integer({ min: 1, max: 255 }), (bytes, at, flip) => {
-        for (const cid of [cidOfShard(bytes), cidOfNode(codecs.dagPb, bytes)]) {
-          expect(matchesCid(cid, bytes)).toBe(true)
-          const altered = bytes.slice()
-          altered[at % bytes.length]! ^= flip
-          expect(matchesCid(cid, altered)).toBe(false)
-          expect(matchesCid(cid, bytes.subarray(1))).toBe(false)
+      fc.property(
+        fc.uint8Array({ minLength: 1, maxLength: 3000 }),
+        fc.nat(),
+        fc.integer({ min: 1, max: 255 }),
+        (bytes, at, flip) => {
+          for (const cid of [cidOfShard(bytes), cidOfNode(codecs.dagPb, bytes)]) {
+            expect(matchesCid(cid, bytes)).toBe(true)
+            const altered = bytes.slice()
+            altered[at % bytes.length]! ^= flip
+            expect(matchesCid(cid, altered)).toBe(false)
+            expect(matchesCid(cid, bytes.subarray(1))).toBe(false)
+          }
         }
-      })
+      )
     )
   })
 
   it('of other kinds, and other texts, are refused with advice', () => {
     expect(() => parseCid('not-a-cid')).toThrow(/not a CID/)
-    expect(() => matchesCid(CID.parse('bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy').toV1(), pattern(1))).not.toThrow()
-    expect(() => matchesCid(CID.createV1(0x55, { code: 0x11, size: 20, digest: new Uint8Array(20), bytes: new Uint8Array([0x11, 20, ...new Uint8Array(20)]) }), pattern(1))).toThrow(
-      /hash function/
-    )
+    expect(() =>
+      matchesCid(CID.parse('bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy').toV1(), pattern(1))
+    ).not.toThrow()
+    expect(() =>
+      matchesCid(
+        CID.createV1(0x55, {
+          code: 0x11,
+          size: 20,
+          digest: new Uint8Array(20),
+          bytes: new Uint8Array([0x11, 20, ...new Uint8Array(20)])
+        }),
+        pattern(1)
+      )
+    ).toThrow(/hash function/)
   })
 })
 
@@ -77,16 +98,26 @@ describe('manifests', () => {
 
   it('come back as they were written, whatever their size', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.integer({ min: 0, max: 40 }), fc.integer({ min: 1, max: 20 }), fc.integer({ min: 0, max: 20 }), fc.boolean(), async (count, k, m, isEncrypted) => {
-        const segments = Array.from({ length: count }, (_, i) => segmentOf(1 + i * 7, k, m, i))
-        const manifest: Manifest = { size: segments.reduce((sum, s) => sum + s.length, 0), wrappedKey: isEncrypted ? pattern(60) : undefined, segments }
-        const back = await read(manifest)
-        expect(back.size).toBe(manifest.size)
-        expect(back.wrappedKey).toEqual(manifest.wrappedKey)
-        expect(back.segments.map((s) => [s.length, s.k, s.m, [...s.nonce], s.shards.map(String)])).toEqual(
-          segments.map((s) => [s.length, s.k, s.m, [...s.nonce], s.shards.map(String)])
-        )
-      }),
+      fc.asyncProperty(
+        fc.integer({ min: 0, max: 40 }),
+        fc.integer({ min: 1, max: 20 }),
+        fc.integer({ min: 0, max: 20 }),
+        fc.boolean(),
+        async (count, k, m, isEncrypted) => {
+          const segments = Array.from({ length: count }, (_, i) => segmentOf(1 + i * 7, k, m, i))
+          const manifest: Manifest = {
+            size: segments.reduce((sum, s) => sum + s.length, 0),
+            wrappedKey: isEncrypted ? pattern(60) : undefined,
+            segments
+          }
+          const back = await read(manifest)
+          expect(back.size).toBe(manifest.size)
+          expect(back.wrappedKey).toEqual(manifest.wrappedKey)
+          expect(back.segments.map((s) => [s.length, s.k, s.m, [...s.nonce], s.shards.map(String)])).toEqual(
+            segments.map((s) => [s.length, s.k, s.m, [...s.nonce], s.shards.map(String)])
+          )
+        }
+      ),
       { numRuns: 30 }
     )
   })
@@ -117,7 +148,8 @@ describe('manifests', () => {
         const altered = bytes.slice()
         altered[at]! ^= flip
         await readManifest(root, async () => altered).then(
-          (manifest) => expect(manifest.segments[0]!.shards.length).toBe(manifest.segments[0]!.k + manifest.segments[0]!.m),
+          (manifest) =>
+            expect(manifest.segments[0]!.shards.length).toBe(manifest.segments[0]!.k + manifest.segments[0]!.m),
           (error: unknown) => expect(error).toMatchObject({ code: 'DAMAGED' })
         )
       }),
@@ -127,4 +159,7 @@ describe('manifests', () => {
   })
 })
 
-const structuredCloneOf = (manifest: Manifest): Manifest => ({ ...manifest, segments: manifest.segments.map((s) => ({ ...s, nonce: s.nonce.slice() })) })
+const structuredCloneOf = (manifest: Manifest): Manifest => ({
+  ...manifest,
+  segments: manifest.segments.map((s) => ({ ...s, nonce: s.nonce.slice() }))
+})

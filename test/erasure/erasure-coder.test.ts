@@ -13,7 +13,8 @@ function multiply(a: number, b: number): number {
   return product
 }
 
-const power = (base: number, exponent: number): number => (exponent === 0 ? 1 : multiply(base, power(base, exponent - 1)))
+const power = (base: number, exponent: number): number =>
+  exponent === 0 ? 1 : multiply(base, power(base, exponent - 1))
 
 /** The parity rows of the systematic Vandermonde matrix, worked out by Gauss-Jordan over the slow field above. */
 function parityRows(k: number, m: number): number[][] {
@@ -32,25 +33,32 @@ function parityRows(k: number, m: number): number[][] {
       for (const matrix of [left, right]) matrix[r] = matrix[r]!.map((x, c) => x ^ multiply(factor, matrix[at]![c]!))
     }
   }
-  return vandermonde.slice(k).map((row) => right.map((_, c) => row.reduce((sum, x, i) => sum ^ multiply(x, right[i]![c]!), 0)))
+  return vandermonde
+    .slice(k)
+    .map((row) => right.map((_, c) => row.reduce((sum, x, i) => sum ^ multiply(x, right[i]![c]!), 0)))
 }
 
 describe('Reed-Solomon', () => {
   it('gives the bytes that the definition gives', () => {
     fc.assert(
-      fc.property(fc.integer({ min: 1, max: 7 }), fc.integer({ min: 1, max: 7 }), fc.uint8Array({ minLength: 1, maxLength: 5 }), (k, m, seed) => {
-        const bytes = seed.length
-        const shards = new Uint8Array((k + m) * bytes)
-        for (let i = 0; i < k * bytes; i++) shards[i] = (seed[i % bytes]! * 31 + i * 17) & 255
-        const data = shards.slice()
-        coder.encode(shards, { k, m })
-        for (const [row, factors] of parityRows(k, m).entries()) {
-          for (let at = 0; at < bytes; at++) {
-            const expected = factors.reduce((sum, factor, c) => sum ^ multiply(factor, data[c * bytes + at]!), 0)
-            expect(shards[(k + row) * bytes + at]).toBe(expected)
+      fc.property(
+        fc.integer({ min: 1, max: 7 }),
+        fc.integer({ min: 1, max: 7 }),
+        fc.uint8Array({ minLength: 1, maxLength: 5 }),
+        (k, m, seed) => {
+          const bytes = seed.length
+          const shards = new Uint8Array((k + m) * bytes)
+          for (let i = 0; i < k * bytes; i++) shards[i] = (seed[i % bytes]! * 31 + i * 17) & 255
+          const data = shards.slice()
+          coder.encode(shards, { k, m })
+          for (const [row, factors] of parityRows(k, m).entries()) {
+            for (let at = 0; at < bytes; at++) {
+              const expected = factors.reduce((sum, factor, c) => sum ^ multiply(factor, data[c * bytes + at]!), 0)
+              expect(shards[(k + row) * bytes + at]).toBe(expected)
+            }
           }
         }
-      }),
+      ),
       { numRuns: 60 }
     )
   })
@@ -72,9 +80,19 @@ describe('Reed-Solomon', () => {
           const wanted = [...lost].filter(() => numbers.next().value & 1)
           const damaged = whole.slice()
           for (const index of lost) damaged.fill(0xa5, index * bytes, (index + 1) * bytes)
-          coder.reconstruct(damaged, { k, m }, Array.from({ length: n }, (_, i) => !lost.has(i)), wanted)
+          coder.reconstruct(
+            damaged,
+            { k, m },
+            Array.from({ length: n }, (_, i) => !lost.has(i)),
+            wanted
+          )
           for (const index of wanted) {
-            expect(Buffer.compare(damaged.subarray(index * bytes, (index + 1) * bytes), whole.subarray(index * bytes, (index + 1) * bytes))).toBe(0)
+            expect(
+              Buffer.compare(
+                damaged.subarray(index * bytes, (index + 1) * bytes),
+                whole.subarray(index * bytes, (index + 1) * bytes)
+              )
+            ).toBe(0)
           }
         }
       ),
@@ -88,7 +106,12 @@ describe('Reed-Solomon', () => {
       const shards = new Uint8Array((k + m) * bytes).fill(i & 255, 0, k * bytes)
       coder.encode(shards, { k, m })
       const damaged = shards.slice().fill(0, 0, bytes)
-      coder.reconstruct(damaged, { k, m }, Array.from({ length: k + m }, (_, j) => j > 0), [0])
+      coder.reconstruct(
+        damaged,
+        { k, m },
+        Array.from({ length: k + m }, (_, j) => j > 0),
+        [0]
+      )
       expect(Buffer.compare(damaged, shards)).toBe(0)
     }
   })
@@ -97,7 +120,9 @@ describe('Reed-Solomon', () => {
     expect(() => coder.encode(new Uint8Array(7), { k: 2, m: 1 })).toThrow(/7 bytes are not 3 equal shards/)
     expect(() => coder.encode(new Uint8Array(0), { k: 2, m: 1 })).toThrow(/not 3 equal shards/)
     expect(() => coder.encode(new Uint8Array(300), { k: 200, m: 100 })).toThrow(/no such code: 200\+100/)
-    expect(() => coder.reconstruct(new Uint8Array(3), { k: 2, m: 1 }, [true, false, false], [1])).toThrow(/fewer than 2/)
+    expect(() => coder.reconstruct(new Uint8Array(3), { k: 2, m: 1 }, [true, false, false], [1])).toThrow(
+      /fewer than 2/
+    )
   })
 })
 

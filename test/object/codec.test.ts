@@ -13,7 +13,8 @@ const nonce = Uint8Array.from([9, 8, 7, 6, 5, 4, 3, 2])
 const worker = createWorkerCodec(1)
 afterAll(() => worker.close())
 
-const bytesOf = (length: number, seed: number): Uint8Array => Uint8Array.from({ length }, (_, i) => (i * 131 + seed * 29 + (i >> 8)) & 255)
+const bytesOf = (length: number, seed: number): Uint8Array =>
+  Uint8Array.from({ length }, (_, i) => (i * 131 + seed * 29 + (i >> 8)) & 255)
 
 describe.each<[string, SegmentCodec]>([
   ['on the calling thread', createSyncCodec(createWasmCoder())],
@@ -21,22 +22,30 @@ describe.each<[string, SegmentCodec]>([
 ])('the segment codec %s', (_name, codec) => {
   it('gives back every byte from any k shards', async () => {
     await fc.assert(
-      fc.asyncProperty(fc.integer({ min: 1, max: 5 }), fc.integer({ min: 2, max: 5 }), fc.integer({ min: 1, max: 3000 }), fc.nat(), async (k, m, length, seed) => {
-        const code = { k, m }
-        const plain = bytesOf(length, seed)
-        // A recycled buffer: what is in it from before must not matter.
-        const buffer = new Uint8Array(shardBytesFor(length, code) * (k + m) + (seed % 50)).fill(0xee)
-        buffer.set(plain)
-        const { shards } = await codec.encode({ buffer, length, code, cipher: { key, nonce } })
-        expect(shards.map((s) => s.length)).toEqual(Array.from({ length: k + m }, (_, i) => storedShardBytes(length, code, i)))
-        const lost = new Set(Array.from({ length: m }, (_, i) => (seed + i * 3) % (k + m)))
-        const some = shards.map((shard, i) => (lost.has(i) ? undefined : shard.slice()))
-        const wanted = Array.from({ length: k }, (_, i) => i)
-        const restored = await codec.reconstruct({ shards: some, length, code, wanted })
-        const coded = Buffer.concat(restored)
-        expect(coded.length).toBe(length)
-        expect(Buffer.compare(cipherAt({ key, nonce }, 0)(coded), plain)).toBe(0)
-      }),
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 5 }),
+        fc.integer({ min: 2, max: 5 }),
+        fc.integer({ min: 1, max: 3000 }),
+        fc.nat(),
+        async (k, m, length, seed) => {
+          const code = { k, m }
+          const plain = bytesOf(length, seed)
+          // A recycled buffer: what is in it from before must not matter.
+          const buffer = new Uint8Array(shardBytesFor(length, code) * (k + m) + (seed % 50)).fill(0xee)
+          buffer.set(plain)
+          const { shards } = await codec.encode({ buffer, length, code, cipher: { key, nonce } })
+          expect(shards.map((s) => s.length)).toEqual(
+            Array.from({ length: k + m }, (_, i) => storedShardBytes(length, code, i))
+          )
+          const lost = new Set(Array.from({ length: m }, (_, i) => (seed + i * 3) % (k + m)))
+          const some = shards.map((shard, i) => (lost.has(i) ? undefined : shard.slice()))
+          const wanted = Array.from({ length: k }, (_, i) => i)
+          const restored = await codec.reconstruct({ shards: some, length, code, wanted })
+          const coded = Buffer.concat(restored)
+          expect(coded.length).toBe(length)
+          expect(Buffer.compare(cipherAt({ key, nonce }, 0)(coded), plain)).toBe(0)
+        }
+      ),
       { numRuns: 40 }
     )
   })

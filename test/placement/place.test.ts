@@ -1,9 +1,21 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import type { Random } from '../../src/base/random.ts'
-import { type Candidate, codeFor, domainShardsMax, independentDomains, place, quorumOf } from '../../src/placement/place.ts'
+import {
+  type Candidate,
+  codeFor,
+  domainShardsMax,
+  independentDomains,
+  place,
+  quorumOf
+} from '../../src/placement/place.ts'
 
-const randomOf = (numbers: () => number): Random => ({ next: numbers, int: (n) => Math.floor(numbers() * n), bytes: (n) => new Uint8Array(n), fork: () => randomOf(numbers) })
+const randomOf = (numbers: () => number): Random => ({
+  next: numbers,
+  int: (n) => Math.floor(numbers() * n),
+  bytes: (n) => new Uint8Array(n),
+  fork: () => randomOf(numbers)
+})
 
 const world = fc.record({
   m: fc.integer({ min: 2, max: 10 }),
@@ -23,18 +35,25 @@ describe('placement', () => {
         let at = 0
         const candidates = candidatesOf(domainOf, free)
         const wanted = Array.from({ length: k + m }, (_, i) => i)
-        const { assigned, unplaced } = place({ code: { k, m }, shardBytes: 100, wanted, held: [] }, candidates, randomOf(() => numbers[at++ % 8]!))
+        const { assigned, unplaced } = place(
+          { code: { k, m }, shardBytes: 100, wanted, held: [] },
+          candidates,
+          randomOf(() => numbers[at++ % 8]!)
+        )
         const chosen = [...assigned.values()]
         expect(new Set(chosen.map((c) => c.peerId)).size).toBe(chosen.length)
         for (const domain of new Set(domainOf)) {
-          expect(chosen.filter((c) => c.domains[0] === `op:${domain}`).length).toBeLessThanOrEqual(domainShardsMax({ k, m }))
+          expect(chosen.filter((c) => c.domains[0] === `op:${domain}`).length).toBeLessThanOrEqual(
+            domainShardsMax({ k, m })
+          )
         }
         expect(chosen.every((c) => c.freeBytes >= 100)).toBe(true)
         expect([...assigned.keys(), ...unplaced].sort((a, b) => a - b)).toEqual(wanted)
         // It stops only when nobody is left who fits.
         if (unplaced.length > 0) {
           const room = candidates.filter((c) => c.freeBytes >= 100 && !chosen.includes(c))
-          const full = (domain: string): boolean => chosen.filter((c) => c.domains[0] === domain).length >= domainShardsMax({ k, m })
+          const full = (domain: string): boolean =>
+            chosen.filter((c) => c.domains[0] === domain).length >= domainShardsMax({ k, m })
           expect(room.every((c) => full(c.domains[0]!))).toBe(true)
         }
       })
@@ -44,7 +63,13 @@ describe('placement', () => {
   it('counts the shards that are already placed', () => {
     const candidates = candidatesOf([0, 1, 2], [1000, 1000, 1000])
     const { assigned, unplaced } = place(
-      { code: { k: 1, m: 2 }, shardBytes: 1, wanted: [1, 2], held: [{ peerId: 'p0', domains: ['op:0', 'net:x'] }], excluded: new Set(['p1']) },
+      {
+        code: { k: 1, m: 2 },
+        shardBytes: 1,
+        wanted: [1, 2],
+        held: [{ peerId: 'p0', domains: ['op:0', 'net:x'] }],
+        excluded: new Set(['p1'])
+      },
       candidates,
       randomOf(() => 0.5)
     )
@@ -67,7 +92,11 @@ describe('placement', () => {
     const candidates = candidatesOf([0, 1], [9000, 1000]).map((c) => ({ ...c, score: 1 }))
     let large = 0
     for (let i = 0; i < 1000; i++) {
-      const { assigned } = place({ code: { k: 1, m: 2 }, shardBytes: 1, wanted: [0], held: [] }, candidates, randomOf(next))
+      const { assigned } = place(
+        { code: { k: 1, m: 2 }, shardBytes: 1, wanted: [0], held: [] },
+        candidates,
+        randomOf(next)
+      )
       if (assigned.get(0)!.peerId === 'p0') large++
     }
     expect(large).toBeGreaterThan(800)
@@ -77,7 +106,13 @@ describe('placement', () => {
 
 describe('failure domains', () => {
   it('that share any label count as one', () => {
-    expect(independentDomains([{ domains: ['op:a', 'net:1'] }, { domains: ['op:b', 'net:2'] }, { domains: ['op:c', 'net:1'] }])).toBe(2)
+    expect(
+      independentDomains([
+        { domains: ['op:a', 'net:1'] },
+        { domains: ['op:b', 'net:2'] },
+        { domains: ['op:c', 'net:1'] }
+      ])
+    ).toBe(2)
     expect(independentDomains([{ domains: ['a'] }, { domains: ['b'] }, { domains: ['a', 'b'] }])).toBe(1)
     expect(independentDomains([])).toBe(0)
   })

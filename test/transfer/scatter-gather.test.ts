@@ -25,7 +25,8 @@ class Network implements Pick<ProviderClient, 'putShard' | 'getShard'> {
   }
 
   readonly peers: Peers = {
-    candidates: () => [...this.behaviour.keys()].map((peerId) => ({ peerId, domains: [`op:${peerId}`], freeBytes: 1e9, score: 1 })),
+    candidates: () =>
+      [...this.behaviour.keys()].map((peerId) => ({ peerId, domains: [`op:${peerId}`], freeBytes: 1e9, score: 1 })),
     target: (peerId) => ({ peerId, dataUrls: ['https://127.0.0.1:1'], addresses: [] }),
     state: () => 'online',
     domainsOf: (peerId) => [`op:${peerId}`],
@@ -38,10 +39,16 @@ class Network implements Pick<ProviderClient, 'putShard' | 'getShard'> {
     const behaviour = this.behaviour.get(peerId)
     if (behaviour === 'dead') throw new HoldfastError('OFFLINE', 'connection refused')
     if (behaviour === 'full') throw new HoldfastError('NO_SPACE', 'no room')
-    if (behaviour === 'stalls') await new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)))
+    if (behaviour === 'stalls')
+      await new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)))
   }
 
-  async putShard({ peerId }: { peerId: string }, cid: CID, bytes: Uint8Array, { signal }: { signal?: AbortSignal }): Promise<void> {
+  async putShard(
+    { peerId }: { peerId: string },
+    cid: CID,
+    bytes: Uint8Array,
+    { signal }: { signal?: AbortSignal }
+  ): Promise<void> {
     await this.#behave(peerId, signal)
     this.held.get(peerId)!.set(cid.toString(), bytes.slice())
   }
@@ -54,7 +61,13 @@ class Network implements Pick<ProviderClient, 'putShard' | 'getShard'> {
   }
 
   get components() {
-    return { client: this as unknown as ProviderClient, peers: this.peers, clock: systemClock, random: systemRandom, log: silentLog }
+    return {
+      client: this as unknown as ProviderClient,
+      peers: this.peers,
+      clock: systemClock,
+      random: systemRandom,
+      log: silentLog
+    }
   }
 }
 
@@ -81,7 +94,13 @@ describe('scatter', () => {
     ['xxxxoooooo', 6]
   ])('to %s makes the segment durable, with %i shards in the end', async (letters, placed) => {
     const net = network(letters)
-    const scatter = new Scatter(net.components, { code: { k: 3, m: 3 }, shards: shardsOf(6), quorum: 5, putTimeoutMs: 300, tailMs: 200 })
+    const scatter = new Scatter(net.components, {
+      code: { k: 3, m: 3 },
+      shards: shardsOf(6),
+      quorum: 5,
+      putTimeoutMs: 300,
+      tailMs: 200
+    })
     await scatter.quorum
     expect(scatter.placed.size).toBeGreaterThanOrEqual(5)
     await scatter.settled
@@ -93,33 +112,49 @@ describe('scatter', () => {
     }
   })
 
-  it.each(['ooooxx', 'ooooff', 'ooooss', 'xxxxxx', 'oooo'])('to %s is refused as not durable, with what each provider did', async (letters) => {
-    const scatter = new Scatter(network(letters).components, { code: { k: 3, m: 3 }, shards: shardsOf(6), quorum: 5, putTimeoutMs: 300 })
-    await expect(scatter.quorum).rejects.toMatchObject({ code: 'NOT_DURABLE' })
-    await scatter.settled
-    const outcomes = { x: 'offline', f: 'full', s: 'timeout' } as Record<string, PeerOutcome>
-    for (const [i, letter] of [...letters].entries()) {
-      if (outcomes[letter] !== undefined) expect(scatter.failed.get(`p${i}`)).toBe(outcomes[letter])
+  it.each(['ooooxx', 'ooooff', 'ooooss', 'xxxxxx', 'oooo'])(
+    'to %s is refused as not durable, with what each provider did',
+    async (letters) => {
+      const scatter = new Scatter(network(letters).components, {
+        code: { k: 3, m: 3 },
+        shards: shardsOf(6),
+        quorum: 5,
+        putTimeoutMs: 300
+      })
+      await expect(scatter.quorum).rejects.toMatchObject({ code: 'NOT_DURABLE' })
+      await scatter.settled
+      const outcomes = { x: 'offline', f: 'full', s: 'timeout' } as Record<string, PeerOutcome>
+      for (const [i, letter] of [...letters].entries()) {
+        if (outcomes[letter] !== undefined) expect(scatter.failed.get(`p${i}`)).toBe(outcomes[letter])
+      }
     }
-  })
+  )
 
   it('sends a late shard to a spare as well, and gives the loser back', async () => {
     const net = network('ooooooos')
     // Whatever the draw, some run uses the stalling one: all six must be placed without it.
     for (let hedged = false; !hedged; ) {
-      const scatter = new Scatter(net.components, { code: { k: 3, m: 3 }, shards: shardsOf(6), quorum: 6, putTimeoutMs: 3000 })
-      const surplus: string[] = []
-      scatter.onSurplus = (provider) => surplus.push(provider)
+      const scatter = new Scatter(net.components, {
+        code: { k: 3, m: 3 },
+        shards: shardsOf(6),
+        quorum: 6,
+        putTimeoutMs: 3000
+      })
       await scatter.settled
       expect(scatter.placed.size).toBe(6)
       hedged = net.asked.splice(0).includes('p7')
-      expect(surplus).toEqual(hedged ? ['p7'] : [])
+      expect(scatter.strays().map(({ provider }) => provider)).toEqual(hedged ? ['p7'] : [])
     }
   })
 
   it('stops when told, and says what it had placed', async () => {
     const stop = new AbortController()
-    const scatter = new Scatter(network('ooosss').components, { code: { k: 3, m: 3 }, shards: shardsOf(6), quorum: 6, signal: stop.signal })
+    const scatter = new Scatter(network('ooosss').components, {
+      code: { k: 3, m: 3 },
+      shards: shardsOf(6),
+      quorum: 6,
+      signal: stop.signal
+    })
     while (scatter.placed.size < 3) await systemClock.sleep(1)
     stop.abort(new Error('enough'))
     await expect(scatter.quorum).rejects.toThrow('enough')
@@ -176,7 +211,9 @@ describe('gather', () => {
 
   it.each(['xxxxoo', 'llllll', 'mmmmoo', 'ssssoo'])('from %s fails, and never with wrong bytes', async (letters) => {
     const { net, request } = await stored(letters)
-    await expect(gather(net.components, { ...request, wanted: [0, 1, 2] })).rejects.toMatchObject({ code: 'UNREADABLE' })
+    await expect(gather(net.components, { ...request, wanted: [0, 1, 2] })).rejects.toMatchObject({
+      code: 'UNREADABLE'
+    })
   })
 
   it('can be told to stop', async () => {

@@ -28,18 +28,17 @@ async function gateway(context: CommandContext, options: GatewayOptions): Promis
   const lock = await lockDirectory(directory, 'gateway', lockWaitMs, signal)
   try {
     const { startGateway } = await import('../../node.ts')
-    const running = await startGateway({
-      dataDir: directory,
-      host: options.host,
-      port: options.port,
-      admin: options.admin ?? { host: '127.0.0.1', port: options.port === 0 ? 0 : options.port + 1 },
-      listen: options.listen,
-      bootstrap: options.bootstrap ?? [],
-      code: options.code,
-      clock: systemClock,
-      random: systemRandom,
-      log
-    })
+    const running = await startGateway(
+      {
+        dataDir: directory,
+        s3: { host: options.host, port: options.port },
+        admin: options.admin ?? { host: '127.0.0.1', port: options.port === 0 ? 0 : options.port + 1 },
+        listen: options.listen,
+        bootstrap: options.bootstrap ?? [],
+        code: options.code
+      },
+      { clock: systemClock, random: systemRandom, log }
+    )
     try {
       const { peerId, endpoint, admin, accessKey } = running
       const addresses = running.addresses()

@@ -8,15 +8,7 @@ import { defaultDataDirectory } from '../connection.ts'
 import { lockDirectory } from '../directory-lock.ts'
 import { aborted } from '../interrupt.ts'
 import { type NetworkFile, removeNetworkFile, writeNetworkFile } from '../network-file.ts'
-import {
-  type Code,
-  formatBytes,
-  formatDuration,
-  parseCode,
-  parseInteger,
-  parsePort,
-  parseSize
-} from '../units.ts'
+import { formatBytes, formatDuration, parseInteger, parsePort, parseSize } from '../units.ts'
 
 interface UpOptions {
   providers: number

@@ -47,7 +47,7 @@ export const completeMultipartUpload: Operation = async (request, context) => {
     status: 200,
     headers: { 'x-holdfast-cid': record.root.toString() },
     body: s3Document('CompleteMultipartUploadResult', [
-      element('Location', `http://${host}/${request.bucket}/${uriEncode(request.key, true)}`),
+      element('Location', `${request.scheme}://${host}/${request.bucket}/${uriEncode(request.key, true)}`),
       element('Bucket', request.bucket),
       element('Key', request.key),
       element('ETag', `"${record.etag}"`),

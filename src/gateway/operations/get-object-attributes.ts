@@ -43,7 +43,7 @@ function wantedAttributes(request: S3Request): ReadonlySet<string> {
   const wanted = new Set((request.headers.get('x-amz-object-attributes') ?? '').split(',').map((name) => name.trim()))
   wanted.delete('')
   const known: ReadonlySet<string> = new Set(attributeNames)
-  if (wanted.size > 0 && wanted.isSubsetOf(known)) return wanted
+  if (wanted.size > 0 && [...wanted].every((name) => known.has(name))) return wanted
   throw new S3Error('InvalidArgument', 'Invalid attribute name specified.', { details: { ArgumentName: 'x-amz-object-attributes' } })
 }
 

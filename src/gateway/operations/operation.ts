@@ -1,10 +1,8 @@
 /** What every operation is given, and what it answers. */
 import type { Clock } from '../../base/clock.ts'
 import type { Log } from '../../base/log.ts'
-import type { BucketRecord } from '../../metadata/records.ts'
 import type { Account, ObjectStore } from '../../object/object-store.ts'
 import type { RequestBody } from '../body.ts'
-import { S3Error } from '../errors.ts'
 import type { Query } from '../request.ts'
 import type { HeaderMap } from '../signature.ts'
 
@@ -17,6 +15,7 @@ export interface GatewayContext {
 }
 
 export interface S3Request {
+  scheme: 'http' | 'https'
   method: string
   bucket: string
   key: string

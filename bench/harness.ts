@@ -1,0 +1,128 @@
+/**
+ * How a figure comes about: a fixed seed, a warm-up that is thrown away, several samples that are all kept, and an answer
+ * that is checked before its time counts.
+ */
+import { performance } from 'node:perf_hooks'
+import type { Figure, Row } from './result.ts'
+
+/** `smoke` shows that a benchmark works; only `full` gives figures worth quoting. */
+export type Scale = 'smoke' | 'full'
+
+export interface BenchContext {
+  scale: Scale
+  seed: number
+  /** A directory of this run's own, on the disk to be measured; it is removed afterwards. */
+  directory: string
+  /** Providers of the network; absent: the benchmark's own number. */
+  providers?: number
+  /** `K+M` for the gateway; absent: what it chooses for the number of providers. */
+  code?: string
+  /** Node executables to run the network with; absent: the one that runs this. */
+  runtimes: readonly string[]
+  /** Says what is being done, for people. */
+  progress: (line: string) => void
+  signal: AbortSignal
+}
+
+export interface Outcome {
+  /** What was run, as numbers and words: enough to run it again. */
+  parameters: Record<string, number | string>
+  /** What a reader has to know to read the figures rightly. */
+  notes: readonly string[]
+  /** The machine's own limits, where they were measured in the same run. */
+  limits?: Row[]
+  rows: Row[]
+}
+
+export interface Benchmark {
+  name: string
+  title: string
+  run: (context: BenchContext) => Promise<Outcome>
+}
+
+export interface Sampling {
+  /** Runs whose figures are thrown away. */
+  warmups: number
+  samples: number
+}
+
+export const samplingOf = (scale: Scale): Sampling => (scale === 'full' ? { warmups: 1, samples: 5 } : { warmups: 1, samples: 2 })
+
+/** One row of a benchmark: `take` is one sample of all its figures. */
+export interface RowSpec<F extends string> {
+  id: string
+  label: string
+  /** Unit of each figure, such as `MB/s`, where MB is 10^6 bytes. */
+  units: Record<F, string>
+  sampling: Sampling
+  take: () => Promise<Record<F, number>>
+  signal: AbortSignal
+}
+
+export async function measureRow<F extends string>({ id, label, units, sampling, take, signal }: RowSpec<F>): Promise<Row> {
+  const samples: Record<F, number>[] = []
+  for (let i = 0; i < sampling.warmups + sampling.samples; i++) {
+    signal.throwIfAborted()
+    const sample = await take()
+    if (i >= sampling.warmups) samples.push(sample)
+  }
+  return { id, label, figures: figuresOf(units, samples) }
+}
+
+export function figuresOf<F extends string>(units: Record<F, string>, samples: ReadonlyArray<Record<F, number>>): Record<string, Figure> {
+  return Object.fromEntries(
+    (Object.keys(units) as F[]).map((name) => [name, figureOf(units[name], samples.map((sample) => sample[name]))])
+  )
+}
+
+/** @throws RangeError for no samples, or one that is no number */
+export function figureOf(unit: string, samples: readonly number[]): Figure {
+  if (samples.length === 0 || !samples.every(Number.isFinite)) throw new RangeError(`not samples: ${samples.join(', ')}`)
+  const sorted = samples.toSorted((a, b) => a - b)
+  return { unit, median: quantileOf(sorted, 0.5), min: sorted[0]!, max: sorted.at(-1)!, samples: [...samples] }
+}
+
+/** Linear between the neighbours. `sorted` ascends and is not empty. */
+export function quantileOf(sorted: readonly number[], q: number): number {
+  const at = q * (sorted.length - 1)
+  const below = sorted[Math.floor(at)]!
+  const above = sorted[Math.ceil(at)]!
+  return below + (above - below) * (at - Math.floor(at))
+}
+
+export interface Timed<T> {
+  seconds: number
+  answer: T
+}
+
+/** Times `work` and gives the time only once `verify` has accepted the answer; it throws for a wrong one. */
+export async function timed<T>(work: () => T | Promise<T>, verify: (answer: Awaited<T>) => void | Promise<void>): Promise<Timed<Awaited<T>>> {
+  const startedAt = performance.now()
+  const answer = await work()
+  const seconds = (performance.now() - startedAt) / 1000
+  await verify(answer)
+  return { seconds, answer }
+}
+
+/** Of a wrong answer: the benchmark ends, since the time of a wrong answer means nothing. */
+export class WrongAnswerError extends Error {
+  constructor(what: string) {
+    super(`wrong answer: ${what}`)
+    this.name = 'WrongAnswerError'
+  }
+}
+
+export function expectSame(actual: Uint8Array, expected: Uint8Array, what: string): void {
+  if (Buffer.compare(actual, expected) !== 0) throw new WrongAnswerError(what)
+}
+
+/** 10^6 bytes a second. */
+export const megabytesPerSecond = (bytes: number, seconds: number): number => bytes / 1e6 / seconds
+/** CPU-seconds for 10^9 bytes. */
+export const perGigabyte = (cpuSeconds: number, bytes: number): number => (cpuSeconds * 1e9) / bytes
+
+/** CPU-seconds that this process has used, all threads. */
+export function ownCpuSeconds(): number {
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1e6
+}

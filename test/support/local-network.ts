@@ -1,0 +1,125 @@
+/**
+ * A network inside the test: real provider cores over memory stores, a real store and index, and calls instead of
+ * sockets. Providers can be killed, and their disks tampered with.
+ */
+
+import { Semaphore } from '../../src/base/concurrency.ts'
+import { HoldfastError } from '../../src/base/errors.ts'
+import { MiB } from '../../src/base/limits.ts'
+import { silentLog } from '../../src/base/log.ts'
+import { systemClock, systemRandom } from '../../src/base/system.ts'
+import { createWasmCoder } from '../../src/erasure/wasm-coder.ts'
+import type { MetadataIndex } from '../../src/metadata/index-store.ts'
+import { openSqliteIndex } from '../../src/metadata/sqlite.ts'
+import { createSyncCodec } from '../../src/object/segment-codec.ts'
+import { createObjectStore, type NetworkObjectStore, type ObjectStoreInit } from '../../src/object/store.ts'
+import { MemoryLeaseStore } from '../../src/provider/memory-lease-store.ts'
+import { MemoryShardStore } from '../../src/provider/memory-shard-store.ts'
+import { StorageProvider } from '../../src/provider/storage-provider.ts'
+import { Completer } from '../../src/repair/completer.ts'
+import type { Peers } from '../../src/transfer/peers.ts'
+import type { ProviderClient } from '../../src/transfer/provider-client.ts'
+
+export interface LocalProvider {
+  peerId: string
+  core: StorageProvider
+  shards: MemoryShardStore
+  isAlive: boolean
+}
+
+export interface LocalNetwork {
+  providers: LocalProvider[]
+  index: MetadataIndex
+  store: NetworkObjectStore
+  completer: Completer
+  /** Every GET of a shard, as `peerId cid`. */
+  reads: string[]
+  client: ProviderClient
+}
+
+const owner = 'gateway'
+
+export async function startLocalNetwork(count: number, init: ObjectStoreInit = {}): Promise<LocalNetwork> {
+  const providers = Array.from({ length: count }, (_, i): LocalProvider => {
+    const peerId = `provider-${i}`
+    const shards = new MemoryShardStore()
+    const core = new StorageProvider(
+      {
+        shards,
+        leases: new MemoryLeaseStore(),
+        clock: systemClock,
+        log: silentLog,
+        signer: { peerId, sign: async () => new Uint8Array(64) }
+      },
+      {
+        capacityBytes: 100 * MiB,
+        domain: peerId,
+        price: 0,
+        dataUrls: () => ['https://127.0.0.1:1'],
+        addresses: () => [],
+        version: 'test'
+      }
+    )
+    return { peerId, core, shards, isAlive: true }
+  })
+  const alive = (peerId: string): LocalProvider => {
+    const found = providers.find((p) => p.peerId === peerId)
+    if (found?.isAlive !== true) throw new HoldfastError('OFFLINE', `${peerId} is dead`)
+    return found
+  }
+  const reads: string[] = []
+  const client: ProviderClient = {
+    putShard: async ({ peerId }, cid, bytes, { termMs }) =>
+      void (await alive(peerId).core.put(owner, cid, bytes.slice(), termMs)),
+    getShard: async ({ peerId }, cid) => {
+      reads.push(`${peerId} ${cid}`)
+      return alive(peerId).core.get(cid)
+    },
+    renewLeases: async ({ peerId }, cids, { termMs }) => alive(peerId).core.renew(owner, cids, termMs),
+    releaseLeases: async ({ peerId }, cids) => alive(peerId).core.release(owner, cids),
+    getOffer: async ({ peerId }) => alive(peerId).core.offer()
+  }
+  const peers: Peers = {
+    candidates: () =>
+      providers
+        .filter((p) => p.isAlive)
+        .map(({ peerId }) => ({ peerId, domains: [`op:${peerId}`], freeBytes: 100 * MiB, score: 1 })),
+    target: (peerId) => ({ peerId, dataUrls: ['https://127.0.0.1:1'], addresses: [] }),
+    state: (peerId) => (providers.find((p) => p.peerId === peerId)?.isAlive === true ? 'online' : 'offline'),
+    domainsOf: (peerId) => [`op:${peerId}`],
+    lateAfterMs: () => 1000,
+    report: () => {}
+  }
+  const index = await openSqliteIndex(':memory:')
+  const codec = createSyncCodec(createWasmCoder())
+  const components = { index, client, peers, codec, clock: systemClock, random: systemRandom, log: silentLog }
+  const store = createObjectStore(
+    { ...components, masterKey: systemRandom.bytes(32), networkKnown: async () => {} },
+    init
+  )
+  const completer = new Completer({ ...components, memory: new Semaphore(64 * MiB) })
+  return { providers, index, store, completer, reads, client }
+}
+
+/** Bytes that differ by seed and position. */
+export function bytesOf(length: number, seed = 1): Uint8Array {
+  const bytes = new Uint8Array(length)
+  let x = (seed * 2654435761) >>> 0 || 1
+  for (let i = 0; i < length; i++) {
+    x ^= x << 13
+    x ^= x >>> 17
+    x ^= x << 5
+    bytes[i] = x
+  }
+  return bytes
+}
+
+export async function* chunksOf(bytes: Uint8Array, chunkBytes = 64 * 1024): AsyncGenerator<Uint8Array> {
+  for (let at = 0; at < bytes.length; at += chunkBytes) yield bytes.subarray(at, at + chunkBytes)
+}
+
+export async function collect(source: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = []
+  for await (const chunk of source) chunks.push(chunk)
+  return Buffer.concat(chunks)
+}
