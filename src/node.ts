@@ -10,14 +10,14 @@ import { createMetrics } from './admin/metrics.ts'
 import { startAdminServer } from './admin/server.ts'
 import type { Clock } from './base/clock.ts'
 import { Semaphore } from './base/concurrency.ts'
-import { messageOf } from './base/errors.ts'
+import { HoldfastError, messageOf } from './base/errors.ts'
 import { MiB, secondMs } from './base/limits.ts'
 import type { Log } from './base/log.ts'
 import type { Random } from './base/random.ts'
 import { ProviderDirectory } from './discovery/directory.ts'
 import { KadDiscovery } from './discovery/kad-dht.ts'
 import type { Code } from './erasure/erasure-coder.ts'
-import { createS3Server } from './gateway/server.ts'
+import { createS3Server, type S3Server } from './gateway/server.ts'
 import type { MetadataIndex } from './metadata/index-store.ts'
 import { openSqliteIndex } from './metadata/sqlite.ts'
 import { loadIdentity, verifySignature } from './net/identity.ts'
@@ -81,6 +81,8 @@ const lookupPeersMax = 1000
 const repairMemoryBytes = 48 * MiB
 /** How long the end waits for what goes on after answers were given. */
 const settleMsMax = 3 * secondMs
+/** How long the end waits for requests under way. */
+const requestGraceMs = 4 * secondMs
 const saveProvidersMs = 30 * secondMs
 const providersSavedMax = 20_000
 
@@ -203,14 +205,22 @@ async function start(
     await saveProviders(index, directory)
   })
 
-  const s3 = await createS3Server({ store, credentials: keys, clock, log })
-  const endpoint = await s3.listen(init.s3.host, init.s3.port)
-  onStop(() => s3.close())
+  let endpoint = ''
   const backend = createAdminBackend(
     { index, directory, search, store, keys, clock },
-    { peerId: identity.peerId, endpoint, addresses: () => network.addresses(), fixedCode: code }
+    { peerId: identity.peerId, endpoint: () => endpoint, addresses: () => network.addresses(), fixedCode: code }
   )
   const metrics = createMetrics(backend)
+  const s3 = createS3Server({
+    store,
+    credentials: keys,
+    clock,
+    random,
+    log: log.child('s3'),
+    onRequest: metrics.observeRequest
+  })
+  onStop(() => s3.close(requestGraceMs))
+  endpoint = await listen(s3, init.s3)
   const admin = await startAdminServer({ ...init.admin, backend, metrics, log: log.child('admin') })
   onStop(() => admin.close())
 
@@ -223,6 +233,16 @@ async function start(
     accessKey: { accessKeyId, secretAccessKey },
     addresses: () => network.addresses(),
     stop
+  }
+}
+
+/** @returns the origin. @throws HoldfastError `BAD_CONFIG` */
+async function listen(server: S3Server, { host, port }: HostPort): Promise<string> {
+  try {
+    const bound = await server.listen(host, port)
+    return `http://${isIP(host) === 6 ? `[${host}]` : host}:${bound.port}`
+  } catch (cause) {
+    throw new HoldfastError('BAD_CONFIG', `cannot serve S3 on ${host}:${port}: ${messageOf(cause)}`, { cause })
   }
 }
 
@@ -249,14 +269,12 @@ async function saveProviders(index: MetadataIndex, directory: ProviderDirectory)
   const seen = directory.list().filter(({ lastSeenAt }) => lastSeenAt > 0)
   if (seen.length === 0) return
   await index.saveProviders(
-    seen
-      .slice(0, providersSavedMax)
-      .map(({ peerId, dataUrls, addresses, domain, lastSeenAt }) => ({
-        peerId,
-        dataUrls: [...dataUrls],
-        addresses: [...addresses],
-        domain,
-        lastSeenAt
-      }))
+    seen.slice(0, providersSavedMax).map(({ peerId, dataUrls, addresses, domain, lastSeenAt }) => ({
+      peerId,
+      dataUrls: [...dataUrls],
+      addresses: [...addresses],
+      domain,
+      lastSeenAt
+    }))
   )
 }

@@ -5,7 +5,7 @@
  */
 import { createHash } from 'node:crypto'
 
-const style = String.raw`
+const style = `
 :root {
   color-scheme: light dark;
   --page: #f6f7f9; --card: #fff; --line: #dfe3e8; --ink: #17202a; --soft: #566373; --accent: #1f5fbf;

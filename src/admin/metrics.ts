@@ -8,7 +8,7 @@ export interface S3RequestEvent {
   operation: string
   /** HTTP status; 499 when the client went away before there was one. */
   status: number
-  elapsedMs: number
+  durationMs: number
   /** Bytes of bodies. */
   bytesIn: number
   bytesOut: number
@@ -74,9 +74,9 @@ export function createMetrics(source: MetricsSource): Metrics {
   }
 
   return {
-    observeRequest: ({ operation, status, elapsedMs, bytesIn, bytesOut }) => {
+    observeRequest: ({ operation, status, durationMs, bytesIn, bytesOut }) => {
       requests.inc({ operation, status: String(status) })
-      seconds.observe({ operation }, elapsedMs / 1000)
+      seconds.observe({ operation }, durationMs / 1000)
       bytes.inc({ direction: 'in' }, bytesIn)
       bytes.inc({ direction: 'out' }, bytesOut)
     },

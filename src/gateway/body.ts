@@ -53,6 +53,11 @@ export class SocketBody implements AsyncIterable<Uint8Array> {
     return this.#isEnded
   }
 
+  /** Whether no more of it will come: the client is gone or has been silent for too long. */
+  get isBroken(): boolean {
+    return this.#failure !== undefined
+  }
+
   #start(): void {
     this.#isStarted = true
     const message = this.#message
@@ -116,7 +121,7 @@ export class SocketBody implements AsyncIterable<Uint8Array> {
     this.#idleTimeoutMs = idleTimeoutMs
     const enough = this.bytesRead + bytesMax
     try {
-      while (this.bytesRead < enough) if ((await this.#next()) === undefined) return true
+      while (this.bytesRead <= enough) if ((await this.#next()) === undefined) return true
     } catch {
       return false // gone or silent: the caller closes the connection
     }

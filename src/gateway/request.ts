@@ -72,7 +72,7 @@ const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
 
 /** Percent-decodes once, to UTF-8. @throws S3Error `InvalidURI` */
 export function decode(text: string): string {
-  if (/^[!$-~]*$/.test(text)) return text // nothing encoded, nothing beyond ASCII
+  if (/^[!-$&-~]*$/.test(text)) return text // nothing encoded, nothing beyond ASCII
   const source = Buffer.from(text, 'latin1')
   const bytes = Buffer.allocUnsafe(source.length)
   let length = 0

@@ -9,7 +9,7 @@ import { createServer, type IncomingMessage, type Server, type ServerOptions, ty
 import { createServer as createTlsServer } from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import type { Clock } from '../base/clock.ts'
-import { HoldfastError } from '../base/errors.ts'
+import { HoldfastError, isCode } from '../base/errors.ts'
 import { KiB, MiB, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
@@ -187,10 +187,12 @@ class Gateway implements S3Server {
     })
     try {
       await this.#answer(exchange)
+      const stalled = setTimeout(() => response.destroy(), this.#idleTimeoutMs)
       await closed
+      clearTimeout(stalled)
     } catch (error) {
       // Too late to say anything: a broken connection is the only honest end.
-      if (!abort.signal.aborted) this.#context.log.warn('an answer broke off', { operation: exchange.operation, requestId: exchange.requestId, error })
+      if (!isAborted(error)) this.#context.log.warn('an answer broke off', { operation: exchange.operation, requestId: exchange.requestId, error })
       response.destroy()
     } finally {
       this.#requests--
@@ -302,13 +304,13 @@ class Gateway implements S3Server {
    * @returns what to do between the answer and its end
    */
   #settleRequestBody(exchange: Exchange, headers: Record<string, string>): () => Promise<void> {
-    const { headers: request, source, response } = exchange
+    const { headers: request, source, response, message } = exchange
     if (this.#isClosing) headers['connection'] = 'close'
     const declared = Number(request.get('content-length') ?? 0)
     const hasBody = request.has('transfer-encoding') || declared > 0
     if (!hasBody || source.isEnded) return async () => {}
     // Whoever still waits for `100 Continue` need not send the body; on this connection it might come all the same.
-    if (exchange.awaitsContinue) {
+    if (exchange.awaitsContinue || source.isBroken) {
       headers['connection'] = 'close'
       return async () => {}
     }
@@ -318,7 +320,7 @@ class Gateway implements S3Server {
       const timer = setTimeout(() => response.destroy(), lingerMs)
       const isDrained = await source.discard(isSmall ? drainBytesMax : lingerBytesMax, drainIdleMs)
       clearTimeout(timer)
-      if (!isDrained) response.destroy()
+      if (!isDrained) response.once('finish', () => message.socket.destroySoon())
     }
   }
 
@@ -345,6 +347,9 @@ class Gateway implements S3Server {
       if (exchange.bytesOut !== body.sizeBytes) throw new HoldfastError('INTERNAL', 'the store gave fewer bytes than were asked for')
       await settle()
       response.end()
+    } catch (error) {
+      if (response.headersSent) exchange.abort.abort(error) // ends the read under way, which is waited for below
+      throw error
     } finally {
       body.close()
       await chunks.return?.()
@@ -377,6 +382,11 @@ class Gateway implements S3Server {
       ].join('\r\n')
     )
   }
+}
+
+/** The client's own doing, and no news. */
+function isAborted(error: unknown): boolean {
+  return isCode(error, 'ABORTED', 'INCOMPLETE_BODY')
 }
 
 function errorReply(exchange: Exchange, error: S3Error): Reply {

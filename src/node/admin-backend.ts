@@ -23,7 +23,7 @@ export interface AdminBackendComponents {
 
 export interface AdminBackendInit {
   peerId: string
-  endpoint: string
+  endpoint: () => string
   addresses: () => string[]
   fixedCode?: Code
 }
@@ -93,7 +93,7 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
       return {
         peerId: init.peerId,
         version,
-        endpoint: init.endpoint,
+        endpoint: init.endpoint(),
         addresses: init.addresses(),
         startedAt,
         ready: reasons.length === 0,

@@ -265,8 +265,8 @@ describe('the admin server', () => {
   })
 
   it('counts requests and shows the network in the metrics', async () => {
-    metrics.observeRequest({ operation: 'PutObject', status: 200, elapsedMs: 20, bytesIn: 100, bytesOut: 7 })
-    metrics.observeRequest({ operation: 'PutObject', status: 503, elapsedMs: 20, bytesIn: 10, bytesOut: 0 })
+    metrics.observeRequest({ operation: 'PutObject', status: 200, durationMs: 20, bytesIn: 100, bytesOut: 7 })
+    metrics.observeRequest({ operation: 'PutObject', status: 503, durationMs: 20, bytesIn: 10, bytesOut: 0 })
     const answer = await ask('/metrics')
     expect(answer.headers['content-type']).toMatch(/^text\/plain/)
     for (const line of [

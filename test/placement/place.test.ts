@@ -88,7 +88,10 @@ describe('placement', () => {
 
   it('prefers room: a provider with nine times the free space gets most of the shards', () => {
     let seed = 1
-    const next = (): number => (seed = (seed * 48271) % 2147483647) / 2147483647
+    const next = (): number => {
+      seed = (seed * 48271) % 2147483647
+      return seed / 2147483647
+    }
     const candidates = candidatesOf([0, 1], [9000, 1000]).map((c) => ({ ...c, score: 1 }))
     let large = 0
     for (let i = 0; i < 1000; i++) {

@@ -34,7 +34,9 @@ const startsAtOnce = 4
 const allKnownMsMax = 40 * secondMs
 const readyMsMax = 2 * minuteMs
 const pollMs = 150
-const stopGraceMs = 5 * secondMs
+/** Longer than a gateway waits for its requests. */
+const gatewayStopGraceMs = 10 * secondMs
+const providerStopGraceMs = 5 * secondMs
 const gatewayRestartsMax = 5
 const gatewayRestartWindowMs = minuteMs
 const gatewayFirstPauseMs = 500
@@ -96,8 +98,8 @@ export class LocalNetwork {
   /** Ends all processes: the gateway first, so that what it is doing does not see its providers go. */
   async stop(): Promise<void> {
     this.#stopping.abort(new HoldfastError('ABORTED', 'the network is being stopped'))
-    await Promise.all([this.#gateway?.child.stop(stopGraceMs), this.#startingGateway?.stop(stopGraceMs)])
-    await Promise.all([...this.#providers.values()].map(({ child }) => child.stop(stopGraceMs)))
+    await Promise.all([this.#gateway?.child.stop(gatewayStopGraceMs), this.#startingGateway?.stop(gatewayStopGraceMs)])
+    await Promise.all([...this.#providers.values()].map(({ child }) => child.stop(providerStopGraceMs)))
     await this.#watching
   }
 

@@ -10,7 +10,7 @@ import { type Database, damaged } from './database.ts'
 import { bytes, integer, type Row, shardOf, shardState, stateCodes } from './rows.ts'
 
 /** Segments dropped in one transaction: an object of a terabyte must not stop the gateway while it goes. */
-const reapSegmentsMax = 128
+const reapSegmentsMax = 64
 
 /** Peer ids as the small numbers that shard rows hold. */
 export class Providers {
