@@ -17,9 +17,10 @@ const objectStride = 1_000_003
 const chunkBytes = MiB / 4
 
 /** `length` bytes of the AES-256-CTR key stream of the seed. */
-export function seededBytes(seed: number, length: number): Buffer {
+export function seededBytes(seed: number, length: number): Buffer<ArrayBuffer> {
   const key = createHash('sha256').update(`holdfast bench ${seed}`).digest()
-  return createCipheriv('aes-256-ctr', key, Buffer.alloc(16)).update(Buffer.alloc(length))
+  const stream = createCipheriv('aes-256-ctr', key, Buffer.alloc(16)).update(Buffer.alloc(length))
+  return Buffer.from(stream.buffer as ArrayBuffer, stream.byteOffset, stream.length)
 }
 
 export class DataSource {

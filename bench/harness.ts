@@ -46,7 +46,8 @@ export interface Sampling {
   samples: number
 }
 
-export const samplingOf = (scale: Scale): Sampling => (scale === 'full' ? { warmups: 1, samples: 5 } : { warmups: 1, samples: 2 })
+export const samplingOf = (scale: Scale): Sampling =>
+  scale === 'full' ? { warmups: 1, samples: 5 } : { warmups: 1, samples: 2 }
 
 /** One row of a benchmark: `take` is one sample of all its figures. */
 export interface RowSpec<F extends string> {
@@ -59,25 +60,50 @@ export interface RowSpec<F extends string> {
   signal: AbortSignal
 }
 
-export async function measureRow<F extends string>({ id, label, units, sampling, take, signal }: RowSpec<F>): Promise<Row> {
-  const samples: Record<F, number>[] = []
-  for (let i = 0; i < sampling.warmups + sampling.samples; i++) {
-    signal.throwIfAborted()
-    const sample = await take()
-    if (i >= sampling.warmups) samples.push(sample)
-  }
-  return { id, label, figures: figuresOf(units, samples) }
+export async function measureRow<F extends string>({
+  id,
+  label,
+  units,
+  sampling,
+  take,
+  signal
+}: RowSpec<F>): Promise<Row> {
+  return { id, label, figures: figuresOf(units, await collect(sampling, take, signal)) }
 }
 
-export function figuresOf<F extends string>(units: Record<F, string>, samples: ReadonlyArray<Record<F, number>>): Record<string, Figure> {
+/** What `take` gives, time after time, without the warm-ups. */
+export async function collect<T>(
+  { warmups, samples }: Sampling,
+  take: () => Promise<T>,
+  signal: AbortSignal
+): Promise<T[]> {
+  const taken: T[] = []
+  for (let i = 0; i < warmups + samples; i++) {
+    signal.throwIfAborted()
+    taken.push(await take())
+  }
+  return taken.slice(warmups)
+}
+
+export function figuresOf<F extends string>(
+  units: Record<F, string>,
+  samples: ReadonlyArray<Record<F, number>>
+): Record<string, Figure> {
   return Object.fromEntries(
-    (Object.keys(units) as F[]).map((name) => [name, figureOf(units[name], samples.map((sample) => sample[name]))])
+    (Object.keys(units) as F[]).map((name) => [
+      name,
+      figureOf(
+        units[name],
+        samples.map((sample) => sample[name])
+      )
+    ])
   )
 }
 
 /** @throws RangeError for no samples, or one that is no number */
 export function figureOf(unit: string, samples: readonly number[]): Figure {
-  if (samples.length === 0 || !samples.every(Number.isFinite)) throw new RangeError(`not samples: ${samples.join(', ')}`)
+  if (samples.length === 0 || !samples.every(Number.isFinite))
+    throw new RangeError(`not samples: ${samples.join(', ')}`)
   const sorted = samples.toSorted((a, b) => a - b)
   return { unit, median: quantileOf(sorted, 0.5), min: sorted[0]!, max: sorted.at(-1)!, samples: [...samples] }
 }
@@ -92,16 +118,23 @@ export function quantileOf(sorted: readonly number[], q: number): number {
 
 export interface Timed<T> {
   seconds: number
+  /** Of this process, all threads, while `work` ran. */
+  cpuSeconds: number
   answer: T
 }
 
 /** Times `work` and gives the time only once `verify` has accepted the answer; it throws for a wrong one. */
-export async function timed<T>(work: () => T | Promise<T>, verify: (answer: Awaited<T>) => void | Promise<void>): Promise<Timed<Awaited<T>>> {
+export async function timed<T>(
+  work: () => T | Promise<T>,
+  verify: (answer: Awaited<T>) => void | Promise<void>
+): Promise<Timed<Awaited<T>>> {
+  const cpuBefore = ownCpuSeconds()
   const startedAt = performance.now()
   const answer = await work()
   const seconds = (performance.now() - startedAt) / 1000
+  const cpuSeconds = ownCpuSeconds() - cpuBefore
   await verify(answer)
-  return { seconds, answer }
+  return { seconds, cpuSeconds, answer }
 }
 
 /** Of a wrong answer: the benchmark ends, since the time of a wrong answer means nothing. */
@@ -120,6 +153,16 @@ export function expectSame(actual: Uint8Array, expected: Uint8Array, what: strin
 export const megabytesPerSecond = (bytes: number, seconds: number): number => bytes / 1e6 / seconds
 /** CPU-seconds for 10^9 bytes. */
 export const perGigabyte = (cpuSeconds: number, bytes: number): number => (cpuSeconds * 1e9) / bytes
+
+/** What copying, hashing or coding `bytes` cost. */
+export const rateUnits = { rate: 'MB/s', cpu: 'CPU-s/GB' } as const
+
+export function ratesOf(
+  bytes: number,
+  { seconds, cpuSeconds }: Pick<Timed<unknown>, 'seconds' | 'cpuSeconds'>
+): Record<'rate' | 'cpu', number> {
+  return { rate: megabytesPerSecond(bytes, seconds), cpu: perGigabyte(cpuSeconds, bytes) }
+}
 
 /** CPU-seconds that this process has used, all threads. */
 export function ownCpuSeconds(): number {

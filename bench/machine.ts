@@ -43,7 +43,13 @@ function fileSystemOf(path: string): string {
   const inside = mounts
     .split('\n')
     .map((line) => line.split(' '))
-    .filter(([, point]) => point !== undefined && (path === point || path.startsWith(point.endsWith('/') ? point : `${point}/`)))
+    .filter(
+      ([, point]) =>
+        point !== undefined && (path === point || path.startsWith(point.endsWith('/') ? point : `${point}/`))
+    )
   // The deepest mount holds it; of two on one point, the later.
-  return inside.reduce((best, one) => (one[1]!.length >= (best[1]?.length ?? 0) ? one : best), [] as string[])[2] ?? 'unknown'
+  return (
+    inside.reduce((best, one) => (one[1]!.length >= (best[1]?.length ?? 0) ? one : best), [] as string[])[2] ??
+    'unknown'
+  )
 }

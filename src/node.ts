@@ -53,6 +53,8 @@ export interface GatewayInit {
   bootstrap: readonly string[]
   /** The code of STANDARD objects; absent: what the network bears. */
   code?: Code
+  /** With so many providers online nobody else is waited for at the start; absent: as many as were known before. */
+  expectedProviders?: number
 }
 
 export interface GatewayComponents {
@@ -143,8 +145,12 @@ async function start(
     random,
     log: log.child('directory')
   })
-  directory.remember(await index.listProviders())
-  const search = new ProviderSearch({ directory, clock, log })
+  const remembered = await index.listProviders()
+  directory.remember(remembered)
+  const search = new ProviderSearch(
+    { directory, clock, log },
+    { expected: init.expectedProviders ?? remembered.length }
+  )
 
   const codec = createWorkerCodec(Math.max(1, Math.min(4, availableParallelism() - 1)))
   onStop(() => codec.close())

@@ -4,12 +4,12 @@
  */
 import { type ChildProcess, fork } from 'node:child_process'
 import { once } from 'node:events'
-import { fileURLToPath } from 'node:url'
 import { connect } from 'node:tls'
+import { fileURLToPath } from 'node:url'
 import { generateIdentity } from '../../src/net/identity.ts'
 import { makePeerCertificate } from '../../src/net/peer-tls.ts'
 import { DataSource, type ObjectData } from '../data.ts'
-import { megabytesPerSecond, measureRow, ownCpuSeconds, perGigabyte, type Sampling, timed, WrongAnswerError } from '../harness.ts'
+import { measureRow, ratesOf, rateUnits, type Sampling, timed, WrongAnswerError } from '../harness.ts'
 import type { Row } from '../result.ts'
 import type { SinkInit, SinkMessage } from './tls-sink.ts'
 
@@ -32,21 +32,19 @@ export async function loopbackTls({ seed, size, sampling, signal }: LoopbackTlsI
     return await measureRow({
       id: 'tls',
       label: 'loopback TLS 1.3 copy, one way, one connection',
-      units: { rate: 'MB/s', cpu: 'CPU-s/GB' },
+      units: rateUnits,
       sampling,
       signal,
       take: async () => {
         const received = messageOf(sink, 'received')
         received.catch(() => {}) // it is awaited below, unless the copy fails first
-        const cpuBefore = ownCpuSeconds()
-        const { seconds } = await timed(
+        const { seconds, cpuSeconds } = await timed(
           () => send(port, data),
           (answer) => {
             if (answer !== 'ok') throw new WrongAnswerError('the receiver did not get the bytes that were sent')
           }
         )
-        const cpuSeconds = ownCpuSeconds() - cpuBefore + (await received).cpuSeconds
-        return { rate: megabytesPerSecond(size, seconds), cpu: perGigabyte(cpuSeconds, size) }
+        return ratesOf(size, { seconds, cpuSeconds: cpuSeconds + (await received).cpuSeconds })
       }
     })
   } finally {
@@ -70,13 +68,17 @@ async function send(port: number, data: ObjectData): Promise<string> {
 }
 
 /** The next message of a kind. Rejects when the process ends before. */
-async function messageOf<K extends SinkMessage['kind']>(sink: ChildProcess, kind: K): Promise<Extract<SinkMessage, { kind: K }>> {
+async function messageOf<K extends SinkMessage['kind']>(
+  sink: ChildProcess,
+  kind: K
+): Promise<Extract<SinkMessage, { kind: K }>> {
   const { promise, resolve, reject } = Promise.withResolvers<Extract<SinkMessage, { kind: K }>>()
   const onMessage = (message: unknown): void => {
     const known = message as SinkMessage
     if (known.kind === kind) resolve(known as Extract<SinkMessage, { kind: K }>)
   }
-  const onExit = (code: number | null): void => reject(new Error(`the receiving process ended with ${code ?? 'a signal'}`))
+  const onExit = (code: number | null): void =>
+    reject(new Error(`the receiving process ended with ${code ?? 'a signal'}`))
   sink.on('message', onMessage)
   sink.once('exit', onExit)
   try {

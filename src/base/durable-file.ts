@@ -12,9 +12,17 @@ export async function syncDirectory(path: string): Promise<void> {
   }
 }
 
+let written = 0
+
+/** A name beside `path` that no other writer of this machine uses. */
+export function temporaryName(path: string): string {
+  written += 1
+  return `${path}.${process.pid}.${written}.tmp`
+}
+
 /** Replaces a small file: after a crash it has the old bytes or the new ones. `mode` such as 0o600. */
 export async function writeFileDurably(path: string, bytes: Uint8Array | string, mode = 0o644): Promise<void> {
-  const temporary = `${path}.${process.pid}.tmp`
+  const temporary = temporaryName(path)
   try {
     const handle = await open(temporary, 'w', mode)
     try {

@@ -2,6 +2,7 @@
  * One process a data directory. The lock is the operating system's, taken through SQLite on an empty file: it is gone
  * the moment its holder is, however that ended, so that there is no stale lock to clean up after `kill -9`.
  */
+import { existsSync } from 'node:fs'
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
@@ -67,5 +68,24 @@ export async function lockDirectory(
       await rm(pidFile, { force: true })
       held.close()
     }
+  }
+}
+
+/** Resolves once nobody holds the lock of that role there, or after `waitMs`: then whoever wants it will be told. */
+export async function whenUnlocked(
+  directory: string,
+  role: string,
+  waitMs: number,
+  signal?: AbortSignal
+): Promise<void> {
+  const lockFile = path.join(directory, `${role}.lock`)
+  const deadline = systemClock.now() + waitMs
+  while (existsSync(lockFile) && systemClock.now() < deadline) {
+    const lock = tryLock(lockFile)
+    if (lock !== undefined) {
+      lock.close()
+      return
+    }
+    await systemClock.sleep(pollMs, signal)
   }
 }

@@ -173,7 +173,7 @@ function parseHttpDate(text: string): number {
 
 function parseCredential(credential: string): { accessKeyId: string; scope: Scope } | undefined {
   // An access key id may hold slashes of its own; the scope's four parts stand at the end.
-  const match = /^(.{1,128})\/(\d{8})\/([a-z0-9-]{1,64})\/([a-z0-9-]{1,32})\/aws4_request$/.exec(credential)
+  const match = /^(.{1,128})\/(\d{8})\/([A-Za-z0-9-]{1,64})\/([A-Za-z0-9-]{1,32})\/aws4_request$/.exec(credential)
   if (match === null) return undefined
   return { accessKeyId: match[1]!, scope: { date: match[2]!, region: match[3]!, service: match[4]! } }
 }

@@ -4,7 +4,7 @@ import { dirname } from 'node:path'
 import { generateKeyPair, privateKeyFromProtobuf, privateKeyToProtobuf } from '@libp2p/crypto/keys'
 import type { Ed25519PrivateKey } from '@libp2p/interface'
 import { peerIdFromPrivateKey, peerIdFromString } from '@libp2p/peer-id'
-import { syncDirectory } from '../base/durable-file.ts'
+import { syncDirectory, temporaryName } from '../base/durable-file.ts'
 import { HoldfastError } from '../base/errors.ts'
 
 /** An encoded Ed25519 key has 68 bytes. */
@@ -41,7 +41,7 @@ export async function loadIdentity(path: string): Promise<Identity> {
   if (existing !== undefined) return existing
   const identity = await generateIdentity()
   await mkdir(dirname(path), { recursive: true })
-  const temporary = `${path}.${process.pid}.tmp`
+  const temporary = temporaryName(path)
   try {
     const handle = await open(temporary, 'w', 0o600)
     try {

@@ -225,7 +225,7 @@ export class Libp2pNetwork implements Network {
     let saved = ''
     try {
       for (;;) {
-        await this.#clock.sleep(saved === '' ? rememberEveryMs / 10 : rememberEveryMs, signal)
+        await this.#clock.sleep(saved === '' ? secondMs : rememberEveryMs, signal)
         const peers = await this.node.peerStore.all({
           limit: rememberedMax,
           filters: [({ protocols }) => protocols.includes(kadProtocol)]

@@ -4,15 +4,20 @@
  */
 import type { Clock } from '../base/clock.ts'
 import { messageOf } from '../base/errors.ts'
-import { minuteMs, secondMs } from '../base/limits.ts'
+import { secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import type { ProviderDirectory } from '../discovery/directory.ts'
 
-/** How long after a start searches come often: a network that starts with us has joined by then. */
-const oftenForMs = minuteMs
 const oftenEveryMs = secondMs
-/** With nobody found for so long, nobody is there: requests are told so instead of kept waiting. */
+/** The picture has stopped growing when nobody new came online for so long. */
+const stableForMs = 3 * secondMs
+/** Whoever has not been found by then is not there: requests are told so instead of kept waiting. */
 const knownByMsMax = 15 * secondMs
+
+export interface ProviderSearchInit {
+  /** With so many online the picture is complete, and nothing is waited for. */
+  expected?: number
+}
 
 export interface ProviderSearchComponents {
   directory: Pick<ProviderDirectory, 'refresh' | 'run' | 'list'>
@@ -22,14 +27,16 @@ export interface ProviderSearchComponents {
 
 export class ProviderSearch {
   readonly #components: ProviderSearchComponents
+  readonly #expected: number
   readonly #known = Promise.withResolvers<void>()
   #isKnown = false
 
-  constructor(components: ProviderSearchComponents) {
+  constructor(components: ProviderSearchComponents, { expected = 0 }: ProviderSearchInit = {}) {
     this.#components = components
+    this.#expected = expected
   }
 
-  /** Whether two searches in a row have found the same providers online. */
+  /** Whether those who are online have been found, as far as one can tell. */
   get isKnown(): boolean {
     return this.#isKnown
   }
@@ -56,13 +63,18 @@ export class ProviderSearch {
       () => this.#settle(),
       () => {} // stopped before
     )
-    let online = 0
-    while (!signal.aborted && clock.now() - startedAt < oftenForMs) {
+    let most = 0
+    let grewAt = startedAt
+    while (!signal.aborted && !this.#isKnown) {
       try {
         await directory.refresh(signal)
-        const before = online
-        online = directory.list().filter(({ state }) => state === 'online').length
-        if (online > 0 && online === before) this.#settle()
+        const online = directory.list().filter(({ state }) => state === 'online').length
+        if (online > most) {
+          most = online
+          grewAt = clock.now()
+        }
+        const isComplete = this.#expected > 0 && online >= this.#expected
+        if (isComplete || (online > 0 && clock.now() - grewAt >= stableForMs)) this.#settle()
         await clock.sleep(oftenEveryMs, signal)
       } catch (error) {
         if (signal.aborted) break

@@ -18,6 +18,8 @@ export interface ReaderComponents {
   codec: SegmentCodec
   /** Bytes of fetched segments that all readers may hold together. */
   memory: Semaphore
+  /** Memory of shards that were read before. */
+  spares: SpareBuffers
   clock: Clock
   log: Log
   /** Hears what became of each request for a shard. */
@@ -34,6 +36,28 @@ export interface ReadRange {
 }
 
 export type SegmentSource = (start: number, end: number) => Promise<Array<{ offset: number; segment: StoredSegment }>>
+
+/** Shard-sized memory that is used again: fresh pages for every shard read cost more than reading it. */
+export class SpareBuffers {
+  readonly #idle: Uint8Array[] = []
+  readonly #idleMax: number
+  readonly #byteLength: number
+
+  constructor(byteLength: number, idleMax: number) {
+    this.#byteLength = byteLength
+    this.#idleMax = idleMax
+  }
+
+  take(): Uint8Array {
+    return this.#idle.pop() ?? Buffer.allocUnsafeSlow(this.#byteLength)
+  }
+
+  /** Only what nobody reads or writes any more. Memory of another size, or one too many, is left to the collector. */
+  give(bytes: Uint8Array): void {
+    if (bytes.buffer.byteLength !== this.#byteLength || this.#idle.length >= this.#idleMax) return
+    this.#idle.push(new Uint8Array(bytes.buffer, 0, this.#byteLength))
+  }
+}
 
 /** Bytes of the index that are read at a time: 64 segments of the usual size. */
 const windowBytes = 64 * 10 * 1024 * 1024
@@ -75,7 +99,10 @@ export async function* readSegments(
       }
       const first = ahead.shift()!
       try {
-        yield* plainBytes(first.offset, first.segment, await first.shards, range)
+        const shards = await first.shards
+        yield* plainBytes(first.offset, first.segment, shards, range)
+        // Decrypted bytes are copies; plain ones are these very bytes, and may still be on their way to the client.
+        if (range.key !== undefined) for (const shard of shards.values()) components.spares.give(shard)
       } finally {
         first.release()
       }
@@ -141,6 +168,7 @@ async function fetchShards(
     shards: shardsToFetch(segment),
     wanted,
     signal,
+    buffer: () => components.spares.take(),
     observe: (shard, provider, outcome) => components.observe(segment.id, shard, provider, outcome)
   })
   if (complete) return shards

@@ -4,7 +4,6 @@
  */
 import { createHash } from 'node:crypto'
 import type { Clock } from '../base/clock.ts'
-import type { Semaphore } from '../base/concurrency.ts'
 import { HoldfastError, isCode } from '../base/errors.ts'
 import { limits } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
@@ -17,6 +16,7 @@ import { codeFor, independentDomains, place, quorumOf, type StorageClass } from 
 import type { Peers } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import { Scatter } from '../transfer/scatter.ts'
+import type { BufferPool } from './buffer-pool.ts'
 import { cipherAt, type SegmentCipher } from './cipher.ts'
 import { type SegmentCodec, shardBytesFor } from './segment-codec.ts'
 
@@ -24,8 +24,8 @@ export interface WriterComponents {
   client: ProviderClient
   peers: Peers
   codec: SegmentCodec
-  /** Bytes of segment buffers that all writers may hold together. */
-  memory: Semaphore
+  /** Segment buffers, within a budget that all writers share. */
+  buffers: BufferPool
   clock: Clock
   random: Random
   log: Log
@@ -189,8 +189,8 @@ export class SegmentWriter {
     const code = this.code(Math.min(shardBytesMax, remaining ?? shardBytesMax))
     const capacity = Math.max(1, Math.min(code.k * shardBytesMax, remaining ?? Number.POSITIVE_INFINITY))
     const bufferBytes = shardBytesFor(capacity, code) * (code.k + code.m)
-    const release = await this.#components.memory.acquire(bufferBytes, this.#signal)
-    return { code, capacity, buffer: new Uint8Array(bufferBytes), length: 0, release }
+    const { bytes, release } = await this.#components.buffers.take(bufferBytes, this.#signal)
+    return { code, capacity, buffer: bytes, length: 0, release }
   }
 
   #flush(segment: OpenSegment): void {
@@ -243,8 +243,8 @@ export class SegmentWriter {
       await Promise.all(recoded.map((piece) => this.#encodeAndSend(piece, piece.slot)))
       slot.splice(0, 1, ...recoded.flatMap((piece) => piece.slot))
     } finally {
-      if (written === undefined) segment.release()
-      else void written.scatter.settled.then(segment.release)
+      if (written === undefined) segment.release(buffer)
+      else void written.scatter.settled.then(() => segment.release(buffer))
     }
   }
 
@@ -316,7 +316,7 @@ interface OpenSegment {
   capacity: number
   buffer: Uint8Array<ArrayBuffer>
   length: number
-  release: () => void
+  release: (buffer?: Uint8Array<ArrayBuffer>) => void
 }
 
 interface RecodedSegment extends OpenSegment {

@@ -32,6 +32,7 @@ import type { ShardToFetch } from '../transfer/gather.ts'
 import type { PeerOutcome, Peers } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import type { PlacedShard } from '../transfer/scatter.ts'
+import { BufferPool } from './buffer-pool.ts'
 import { keyBytes, seal, unseal } from './keys.ts'
 import type {
   Account,
@@ -47,7 +48,7 @@ import type {
   UploadBody
 } from './object-store.ts'
 import { type SegmentCodec, storedShardBytes } from './segment-codec.ts'
-import { readSegments } from './segment-reader.ts'
+import { readSegments, SpareBuffers } from './segment-reader.ts'
 import { recordOf, SegmentWriter, type WrittenSegment } from './segment-writer.ts'
 
 export interface ObjectStoreComponents {
@@ -84,8 +85,9 @@ const proofsMax = 10_000
 export class NetworkObjectStore implements ObjectStore {
   readonly #components: ObjectStoreComponents
   readonly #init: ObjectStoreInit
-  readonly #writeMemory: Semaphore
+  readonly #buffers: BufferPool
   readonly #readMemory: Semaphore
+  readonly #spares: SpareBuffers
   readonly #log: Log
   readonly #proofs = new Map<string, { segmentId: number; index: number; provider: string; at: number }>()
   /** Work that goes on after an answer was given: placing the rest, releasing. */
@@ -96,8 +98,11 @@ export class NetworkObjectStore implements ObjectStore {
   constructor(components: ObjectStoreComponents, init: ObjectStoreInit) {
     this.#components = components
     this.#init = init
-    this.#writeMemory = new Semaphore(init.writeMemoryBytes ?? 96 * MiB)
-    this.#readMemory = new Semaphore(init.readMemoryBytes ?? 96 * MiB)
+    this.#buffers = new BufferPool(init.writeMemoryBytes ?? 64 * MiB)
+    const readMemoryBytes = init.readMemoryBytes ?? 64 * MiB
+    const shardBytesMax = init.shardBytesMax ?? limits.shardBytesMax
+    this.#readMemory = new Semaphore(readMemoryBytes)
+    this.#spares = new SpareBuffers(shardBytesMax, Math.max(1, Math.floor(readMemoryBytes / shardBytesMax / 2)))
     this.#log = components.log.child('object')
   }
 
@@ -180,6 +185,7 @@ export class NetworkObjectStore implements ObjectStore {
             ...this.#components,
             log: this.#log,
             memory: this.#readMemory,
+            spares: this.#spares,
             observe: (...seen) => this.#observe(...seen)
           },
           (from, to) => index.getSegments(record.contentId, from, to),
@@ -570,7 +576,7 @@ export class NetworkObjectStore implements ObjectStore {
     await this.#components.networkKnown(signal)
     const { fixedCode, shardBytesMax, quorumSlack } = this.#init
     return new SegmentWriter(
-      { ...this.#components, log: this.#log, memory: this.#writeMemory },
+      { ...this.#components, log: this.#log, buffers: this.#buffers },
       { storageClass, fixedCode, key, shardBytesMax, quorumSlack, signal }
     )
   }

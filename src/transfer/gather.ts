@@ -30,6 +30,8 @@ export interface GatherRequest {
   wanted: readonly number[]
   getTimeoutMs?: number
   signal?: AbortSignal
+  /** Memory to fetch a shard into; it is in the result, or not used again. */
+  buffer?: () => Uint8Array | undefined
   /** Hears what became of each request; `ok` means: verified. */
   observe?: (shard: ShardToFetch, provider: string, outcome: PeerOutcome) => void
 }
@@ -211,7 +213,7 @@ class Gather {
         clock,
         this.#request.getTimeoutMs ?? defaultGetTimeoutMs,
         this.#stop.signal,
-        (inner) => client.getShard(target, shard.cid, inner)
+        (inner) => client.getShard(target, shard.cid, inner, this.#request.buffer?.())
       )
       const elapsedMs = clock.now() - startedAt
       if (!matchesCid(shard.cid, bytes)) {

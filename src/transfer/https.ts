@@ -50,6 +50,8 @@ interface Question {
   headers: Record<string, string>
   body?: Uint8Array
   signal?: AbortSignal
+  /** Memory for the answer's body, where it fits. */
+  into?: Uint8Array
 }
 
 export class HttpsProviderClient implements ProviderClient {
@@ -86,9 +88,9 @@ export class HttpsProviderClient implements ProviderClient {
     if (answer.status !== 200 && answer.status !== 201) throw failureOf(provider, answer)
   }
 
-  async getShard(provider: ProviderRef, cid: CID, signal?: AbortSignal): Promise<Uint8Array> {
+  async getShard(provider: ProviderRef, cid: CID, signal?: AbortSignal, into?: Uint8Array): Promise<Uint8Array> {
     const headers = { accept: 'application/vnd.ipld.raw' }
-    const answer = await this.#ask(provider, { method: 'GET', path: `${gatewayPath}${cid}`, headers, signal })
+    const answer = await this.#ask(provider, { method: 'GET', path: `${gatewayPath}${cid}`, headers, signal, into })
     if (answer.status !== 200) throw failureOf(provider, answer)
     return answer.body
   }
@@ -237,7 +239,7 @@ async function askAgainIfStale(pool: Pool, question: Question): Promise<Answer> 
 const brokenCodes = new Set(['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'])
 
 /** One exchange; the body goes straight into a buffer of the announced length. */
-function ask(pool: Pool, { method, path, headers, body, signal }: Question): Promise<Answer> {
+function ask(pool: Pool, { method, path, headers, body, signal, into }: Question): Promise<Answer> {
   return new Promise<Answer>((resolve, reject) => {
     let answer: Answer | undefined
     let length = 0
@@ -256,9 +258,10 @@ function ask(pool: Pool, { method, path, headers, body, signal }: Question): Pro
           if (signal?.aborted === true) started.abort(signal.reason)
         },
         onResponseStart: (_controller, status, responseHeaders) => {
-          answer = { status, headers: responseHeaders, body: bodyBuffer(status, responseHeaders) }
+          answer = { status, headers: responseHeaders, body: bodyBuffer(status, responseHeaders, into) }
         },
         onResponseData: (_controller, chunk) => {
+          if (signal?.aborted === true) return // the memory may have another use by now
           if (answer === undefined || length + chunk.length > answer.body.length) throw surplus()
           answer.body.set(chunk, length)
           length += chunk.length
@@ -278,12 +281,12 @@ function ask(pool: Pool, { method, path, headers, body, signal }: Question): Pro
 
 const surplus = (): HoldfastError => new HoldfastError('PROTOCOL', 'the body is longer than announced')
 
-function bodyBuffer(status: number, headers: IncomingHttpHeaders): Uint8Array {
+function bodyBuffer(status: number, headers: IncomingHttpHeaders, into?: Uint8Array): Uint8Array {
   const length = Number(headers['content-length'] ?? Number.NaN)
   const lengthMax = status === 200 ? limits.shardBytesMax : errorBytesMax
   if (!(length <= lengthMax))
     throw new HoldfastError('PROTOCOL', `a body of ${headers['content-length'] ?? 'unknown'} bytes`)
-  return Buffer.allocUnsafeSlow(length)
+  return into !== undefined && length <= into.length ? into.subarray(0, length) : Buffer.allocUnsafeSlow(length)
 }
 
 const codeOfStatus = new Map(Object.entries(statusOfCode).map(([code, status]) => [status, code as ErrorCode]))

@@ -38,8 +38,11 @@ export type LeaseState = 'held' | 'missing' | 'refused'
 export interface ProviderClient {
   /** Resolves when the provider holds the block durably (fsynced) under a lease of the caller's. Idempotent. */
   putShard: (provider: ProviderRef, cid: CID, bytes: Uint8Array, options: PutShardOptions) => Promise<void>
-  /** At most `limits.shardBytesMax` bytes, NOT yet checked against the CID: the caller does, always. */
-  getShard: (provider: ProviderRef, cid: CID, signal?: AbortSignal) => Promise<Uint8Array>
+  /**
+   * At most `limits.shardBytesMax` bytes, NOT yet checked against the CID: the caller does, always. They may be put
+   * `into` the memory given, where they fit; that is the caller's again once the promise has resolved, not before.
+   */
+  getShard: (provider: ProviderRef, cid: CID, signal?: AbortSignal, into?: Uint8Array) => Promise<Uint8Array>
   /** Extends the caller's leases to at least `termMs` from now; answers in order. At most `limits.leaseBatchMax`. */
   renewLeases: (
     provider: ProviderRef,

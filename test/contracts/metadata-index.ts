@@ -271,8 +271,8 @@ export function metadataIndexContract(name: string, open: () => Promise<Metadata
         expect(await keys()).toEqual(['k1', 'k3'])
         expect(await index.totals()).toMatchObject({ buckets: 2, objects: 2, segments: 2, shards: 6 })
         const third = await index.getObject('b', 'k3')
-        const [{ segment }] = (await index.getSegments(third!.contentId, 0, 1)) as [{ segment: StoredSegment }]
-        expect(segment.shards.map(({ provider }) => provider)).toEqual(['fresh-4', 'fresh-5', 'fresh-1'])
+        const [first] = await index.getSegments(third!.contentId, 0, 1)
+        expect(first!.segment.shards.map(({ provider }) => provider)).toEqual(['fresh-4', 'fresh-5', 'fresh-1'])
       })
 
       test('take effect in the order they were asked for', async () => {
@@ -559,19 +559,17 @@ export function metadataIndexContract(name: string, open: () => Promise<Metadata
     })
 
     describe('uploads', () => {
+      /** @param named part numbers and ETags: `1 a, 3 c` */
       const complete = (
-        parts: Array<[number, string]>,
+        named: string,
         over: Partial<ObjectRecord> = {},
         condition: { ifMatch?: string; ifNoneMatch?: string } = {},
         blocks: SegmentRecord[] = []
-      ) =>
-        index.completeUpload(
-          'upload-1',
-          parts.map(([partNumber, etag]) => ({ partNumber, etag })),
-          anObject({ size: 100, ...over }),
-          blocks,
-          condition
-        )
+      ) => {
+        const pairs = named === '' ? [] : named.split(', ').map((pair) => pair.split(' '))
+        const parts = pairs.map(([partNumber, etag]) => ({ partNumber: Number(partNumber), etag: etag! }))
+        return index.completeUpload('upload-1', parts, anObject({ size: 100, ...over }), blocks, condition)
+      }
 
       test('come back as they were made', async () => {
         const full = anUpload({
@@ -649,8 +647,8 @@ export function metadataIndexContract(name: string, open: () => Promise<Metadata
         const stored = await index.getPartSegments('upload-1', [1])
         expect(stored.map(({ id }) => id)).toEqual(ids)
         expect(stored.map(withoutId)).toEqual([next])
-        await expect(complete([[1, 'old']])).rejects.toMatchObject({ code: 'INVALID_PART' })
-        await complete([[1, 'next']])
+        await expect(complete('1 old')).rejects.toMatchObject({ code: 'INVALID_PART' })
+        await complete('1 next')
         expect(await queue()).toEqual(rowsOf(old!))
       })
 
@@ -678,11 +676,7 @@ export function metadataIndexContract(name: string, open: () => Promise<Metadata
         const replaced = aSegment()
         await put({}, [replaced])
         const object = { size: 150, etag: 'x-2', partSizes: [100, 50] }
-        const parts: Array<[number, string]> = [
-          [1, 'a'],
-          [3, 'c']
-        ]
-        const committed = await complete(parts, object, {}, [block])
+        const committed = await complete('1 a, 3 c', object, {}, [block])
         expect(committed.segmentIds).toEqual([...first, ...third])
         expect(await index.getObject('b', 'key')).toEqual({ ...anObject(object), contentId: committed.contentId })
         const rows = await index.getSegments(committed.contentId, 0, 150)
@@ -692,7 +686,7 @@ export function metadataIndexContract(name: string, open: () => Promise<Metadata
         expect(await queue()).toEqual(rowsOf(segments[2]!, replaced))
         expect(await index.getUpload('b', 'key', 'upload-1')).toBeUndefined()
         expect((await index.listParts('upload-1', { after: 0, limit: 9 })).items).toEqual([])
-        await expect(complete(parts)).rejects.toMatchObject({ code: 'NO_SUCH_UPLOAD' })
+        await expect(complete('1 a, 3 c')).rejects.toMatchObject({ code: 'NO_SUCH_UPLOAD' })
         await index.deleteObject('b', 'key')
         expect(await queue()).toEqual(rowsOf(...segments, replaced, block))
         expect(await index.totals()).toMatchObject({ segments: 0, shards: 0 })
@@ -703,18 +697,18 @@ export function metadataIndexContract(name: string, open: () => Promise<Metadata
         await index.commitPart('upload-1', aPart({ partNumber: 1, etag: 'a' }), [aSegment()])
         await index.commitPart('upload-1', aPart({ partNumber: 2, etag: 'b' }), [aSegment()])
         await put({ etag: 'there' })
-        const failing: Array<[string, Promise<unknown>]> = [
-          ['INVALID_PART', complete([[3, 'a']])],
-          ['INVALID_PART', complete([[1, 'b']])],
-          ['INVALID_PART', complete([])],
-          ['INVALID_PART_ORDER', complete([[2, 'b'], [1, 'a']], { size: 200 })], // biome-ignore format: one a line
-          ['INVALID_PART_ORDER', complete([[1, 'a'], [1, 'a']], { size: 200 })], // biome-ignore format: one a line
-          ['PRECONDITION_FAILED', complete([[1, 'a']], {}, { ifNoneMatch: '*' })],
-          ['PRECONDITION_FAILED', complete([[1, 'a']], {}, { ifMatch: 'other' })],
-          ['BAD_INPUT', complete([[1, 'a']], { key: 'another' })],
-          ['BAD_INPUT', complete([[1, 'a']], { size: 99 })]
+        const failing: Array<[string, Parameters<typeof complete>]> = [
+          ['INVALID_PART', ['3 a']],
+          ['INVALID_PART', ['1 b']],
+          ['INVALID_PART', ['']],
+          ['INVALID_PART_ORDER', ['2 b, 1 a', { size: 200 }]],
+          ['INVALID_PART_ORDER', ['1 a, 1 a', { size: 200 }]],
+          ['PRECONDITION_FAILED', ['1 a', {}, { ifNoneMatch: '*' }]],
+          ['PRECONDITION_FAILED', ['1 a', {}, { ifMatch: 'other' }]],
+          ['BAD_INPUT', ['1 a', { key: 'another' }]],
+          ['BAD_INPUT', ['1 a', { size: 99 }]]
         ]
-        for (const [code, attempt] of failing) await expect(attempt).rejects.toMatchObject({ code })
+        for (const [code, attempt] of failing) await expect(complete(...attempt)).rejects.toMatchObject({ code })
         await expect(
           index.completeUpload('none', [{ partNumber: 1, etag: 'a' }], anObject(), [])
         ).rejects.toMatchObject({ code: 'NO_SUCH_UPLOAD' })
@@ -877,6 +871,18 @@ export function metadataIndexContract(name: string, open: () => Promise<Metadata
         expect(await states(segmentId)).toEqual(['offline', 'offline', ...rest])
         await index.markProvider('p0', 'healthy')
         expect(await states(segmentId)).toEqual(['healthy', 'healthy', ...rest])
+      })
+
+      test('that were committed in another state than their provider follow it from then on', async () => {
+        const shards = [aShard({ state: 'offline' }), aShard({ provider: 'p1' }), aShard({ provider: 'p2' })]
+        const segmentId = await commit(aSegment({ shards }))
+        await index.markProvider('p0', 'healthy')
+        expect(await states(segmentId)).toEqual(['healthy', 'healthy', 'healthy'])
+        await index.markProvider('p1', 'offline')
+        const later = await commit(aSegment({ providers: ['p1', 'p1', 'p1'] }), 'later')
+        expect(await states(later)).toEqual(['healthy', 'healthy', 'healthy'])
+        await index.markProvider('p1', 'offline')
+        expect(await states(later)).toEqual(['offline', 'offline', 'offline'])
       })
 
       test('have the state last said of them, by name or by provider', async () => {

@@ -96,9 +96,14 @@ export class MemoryObjectStore implements ObjectStore {
     const { ifMatch, ifNoneMatch } = condition ?? {}
     if (ifMatch !== undefined) {
       if (existing === undefined) throw new HoldfastError('NO_SUCH_KEY', 'nothing to match')
-      if (ifMatch !== '*' && ifMatch !== existing.record.etag) throw new HoldfastError('PRECONDITION_FAILED', 'the object changed')
+      if (ifMatch !== '*' && ifMatch !== existing.record.etag)
+        throw new HoldfastError('PRECONDITION_FAILED', 'the object changed')
     }
-    if (ifNoneMatch !== undefined && existing !== undefined && (ifNoneMatch === '*' || ifNoneMatch === existing.record.etag)) {
+    if (
+      ifNoneMatch !== undefined &&
+      existing !== undefined &&
+      (ifNoneMatch === '*' || ifNoneMatch === existing.record.etag)
+    ) {
       throw new HoldfastError('PRECONDITION_FAILED', 'the object is there already')
     }
   }
@@ -111,9 +116,11 @@ export class MemoryObjectStore implements ObjectStore {
       parts.push(chunk)
     }
     const bytes = Buffer.concat(parts)
-    if (body.size !== undefined && body.size !== bytes.length) throw new HoldfastError('INCOMPLETE_BODY', 'the size is wrong')
+    if (body.size !== undefined && body.size !== bytes.length)
+      throw new HoldfastError('INCOMPLETE_BODY', 'the size is wrong')
     const md5 = createHash('md5').update(bytes).digest()
-    if (body.expectedMd5 !== undefined && !md5.equals(body.expectedMd5)) throw new HoldfastError('BAD_DIGEST', 'the MD5 is wrong')
+    if (body.expectedMd5 !== undefined && !md5.equals(body.expectedMd5))
+      throw new HoldfastError('BAD_DIGEST', 'the MD5 is wrong')
     return { bytes, etag: md5.toString('hex') }
   }
 
@@ -139,14 +146,21 @@ export class MemoryObjectStore implements ObjectStore {
 
   async deleteBucket(name: string): Promise<void> {
     const bucket = this.#bucket(name)
-    if (bucket.objects.size + bucket.uploads.size > 0) throw new HoldfastError('BUCKET_NOT_EMPTY', `bucket ${name} is not empty`)
+    if (bucket.objects.size + bucket.uploads.size > 0)
+      throw new HoldfastError('BUCKET_NOT_EMPTY', `bucket ${name} is not empty`)
     this.#buckets.delete(name)
   }
 
-  async listBuckets(owner: string, options: { prefix: string; after: string; limit: number }): Promise<Page<BucketRecord>> {
+  async listBuckets(
+    owner: string,
+    options: { prefix: string; after: string; limit: number }
+  ): Promise<Page<BucketRecord>> {
     const records = [...this.#buckets.values()]
       .map((bucket) => bucket.record)
-      .filter((record) => record.owner === owner && record.name.startsWith(options.prefix) && byUtf8(record.name, options.after) > 0)
+      .filter(
+        (record) =>
+          record.owner === owner && record.name.startsWith(options.prefix) && byUtf8(record.name, options.after) > 0
+      )
       .sort((a, b) => byUtf8(a.name, b.name))
     return { items: records.slice(0, options.limit), isTruncated: records.length > options.limit }
   }
@@ -245,7 +259,9 @@ export class MemoryObjectStore implements ObjectStore {
       return end === -1 ? undefined : key.slice(0, end + delimiter.length)
     }
     let group = after.startsWith(prefix) && groupOf(after) === after ? after : undefined
-    const keys = [...this.#bucket(bucket).objects.keys()].filter((key) => key.startsWith(prefix) && byUtf8(key, after) > 0).sort(byUtf8)
+    const keys = [...this.#bucket(bucket).objects.keys()]
+      .filter((key) => key.startsWith(prefix) && byUtf8(key, after) > 0)
+      .sort(byUtf8)
     for (const key of keys) {
       const own = groupOf(key)
       if (own !== undefined && own === group) continue
@@ -287,7 +303,12 @@ export class MemoryObjectStore implements ObjectStore {
     return record
   }
 
-  async listParts(bucket: string, key: string, uploadId: string, options: { after: number; limit: number }): Promise<Page<PartRecord>> {
+  async listParts(
+    bucket: string,
+    key: string,
+    uploadId: string,
+    options: { after: number; limit: number }
+  ): Promise<Page<PartRecord>> {
     const parts = [...this.#upload(bucket, key, uploadId).parts.values()]
       .map((part) => part.record)
       .filter((part) => part.partNumber > options.after)
@@ -300,8 +321,10 @@ export class MemoryObjectStore implements ObjectStore {
     const upload = this.#upload(bucket, key, uploadId)
     const named = request.parts.map(({ partNumber, etag }, index) => {
       const part = upload.parts.get(partNumber)
-      if (part === undefined || part.record.etag !== etag) throw new HoldfastError('INVALID_PART', `no part ${partNumber}`)
-      if ((request.parts[index - 1]?.partNumber ?? 0) >= partNumber) throw new HoldfastError('INVALID_PART_ORDER', 'not ascending')
+      if (part === undefined || part.record.etag !== etag)
+        throw new HoldfastError('INVALID_PART', `no part ${partNumber}`)
+      if ((request.parts[index - 1]?.partNumber ?? 0) >= partNumber)
+        throw new HoldfastError('INVALID_PART_ORDER', 'not ascending')
       if (part.bytes.length < this.#partBytesMin && index < request.parts.length - 1) {
         throw new HoldfastError('PART_TOO_SMALL', `part ${partNumber} is too small`)
       }

@@ -1,5 +1,5 @@
 /** Records for the index, where every field has a default: a test names only what matters to it. */
-import { cidOfNode, cidOfShard, codecs } from '../../src/content/cid.ts'
+import { CID, cidOfNode, cidOfShard, codecs } from '../../src/content/cid.ts'
 import type {
   AccessKeyRecord,
   BucketRecord,
@@ -13,8 +13,11 @@ import type {
 
 const encoder = new TextEncoder()
 
+/** As it comes back from a store: so that records compare equal as a whole. */
+const decoded = (cid: CID): CID => CID.decode(Uint8Array.from(cid.bytes))
+
 /** The CID of the shard whose bytes are this text. */
-export const testCid = (text: string): ShardRecord['cid'] => cidOfShard(encoder.encode(text))
+export const testCid = (text: string): CID => decoded(cidOfShard(encoder.encode(text)))
 
 /** `p0`, `p1`, …: one a shard, unless told otherwise. */
 export const testPeers = (count: number): string[] => Array.from({ length: count }, (_, index) => `p${index}`)
@@ -34,7 +37,7 @@ export function anObject(over: Partial<ObjectRecord> = {}): ObjectRecord {
     size: 0,
     etag: 'd41d8cd98f00b204e9800998ecf8427e',
     modifiedAt: 2000,
-    root: cidOfNode(codecs.dagCbor, encoder.encode('manifest')),
+    root: decoded(cidOfNode(codecs.dagCbor, encoder.encode('manifest'))),
     wrappedKey: Uint8Array.of(4, 5, 6),
     headers: {},
     userMetadata: {},
@@ -64,7 +67,7 @@ interface SegmentShape {
   shards?: ShardRecord[]
 }
 
-const shardAt = (provider: string | undefined, cid: ShardRecord['cid']): ShardRecord =>
+const shardAt = (provider: string | undefined, cid: CID): ShardRecord =>
   provider === undefined ? anUnplacedShard({ cid }) : aShard({ cid, provider })
 
 /** 100 bytes, coded 2+1, on p0, p1 and p2. */

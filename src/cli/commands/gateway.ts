@@ -6,7 +6,7 @@ import { action, type CommandContext, collect, optionParser, type Register } fro
 import { lockDirectory } from '../directory-lock.ts'
 import { aborted } from '../interrupt.ts'
 import { removeNetworkFile, writeNetworkFile } from '../network-file.ts'
-import { type HostPort, parseHostPort, parsePort } from '../units.ts'
+import { type HostPort, parseHostPort, parseInteger, parsePort } from '../units.ts'
 import { announceReady } from '../up/messages.ts'
 
 interface GatewayOptions {
@@ -17,6 +17,7 @@ interface GatewayOptions {
   listen: HostPort
   bootstrap?: string[]
   code?: Code
+  expectProviders?: number
 }
 
 /** An earlier process on the directory, asked to end, may take this long. */
@@ -35,7 +36,8 @@ async function gateway(context: CommandContext, options: GatewayOptions): Promis
         admin: options.admin ?? { host: '127.0.0.1', port: options.port === 0 ? 0 : options.port + 1 },
         listen: options.listen,
         bootstrap: options.bootstrap ?? [],
-        code: options.code
+        code: options.code,
+        expectedProviders: options.expectProviders
       },
       { clock: systemClock, random: systemRandom, log }
     )
@@ -88,6 +90,11 @@ export const register: Register = (program, run) => {
       '--code <k+m>',
       'shards of a segment: K of data, M of parity (default: by the number of providers)',
       optionParser(parseCode)
+    )
+    .option(
+      '--expect-providers <n>',
+      'take writes as soon as this many providers are found, instead of waiting for more (default: as many as last time)',
+      optionParser((text) => parseInteger(text, 'a number of providers', 1, 100_000))
     )
   action<GatewayOptions>(
     command,

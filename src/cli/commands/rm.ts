@@ -1,7 +1,7 @@
-import { HoldfastError } from '../../base/errors.ts'
+import { HoldfastError, isCode } from '../../base/errors.ts'
 import { action, type CommandContext, type Register } from '../command.ts'
 import { type ConnectionOptions, s3Connection, withS3Options } from '../connection.ts'
-import { type OpenS3, withS3 } from '../s3.ts'
+import { type OpenS3, translate, withS3 } from '../s3.ts'
 import { parseS3Url, type S3Url } from '../units.ts'
 
 interface RmOptions extends ConnectionOptions {
@@ -30,6 +30,16 @@ async function removeAll({ s3, client }: OpenS3, { bucket, key: prefix }: S3Url,
   }
 }
 
+/** The answer to HEAD has no body, and so no words. */
+async function requireObject({ s3, client }: OpenS3, { bucket, key }: S3Url): Promise<void> {
+  try {
+    await client.send(new s3.HeadObjectCommand({ Bucket: bucket, Key: key }))
+  } catch (error) {
+    if (!isCode(translate(error, ''), 'NO_SUCH_KEY')) throw error
+    throw new HoldfastError('NO_SUCH_KEY', `there is no object ${key} in ${bucket}`, { cause: error })
+  }
+}
+
 async function rm(context: CommandContext, options: RmOptions, [address]: string[]): Promise<void> {
   const { output, signal } = context
   const url = parseS3Url(address!)
@@ -41,7 +51,7 @@ async function rm(context: CommandContext, options: RmOptions, [address]: string
       objects = await removeAll(opened, url, signal)
     } else if (url.key !== '') {
       // S3 says yes to deleting what is not there; a person who mistyped wants to know.
-      await client.send(new s3.HeadObjectCommand({ Bucket: url.bucket, Key: url.key }))
+      await requireObject(opened, url)
       await client.send(new s3.DeleteObjectCommand({ Bucket: url.bucket, Key: url.key }))
       objects = 1
     }

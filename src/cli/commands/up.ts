@@ -1,3 +1,4 @@
+import { readdir } from 'node:fs/promises'
 import path from 'node:path'
 import { HoldfastError } from '../../base/errors.ts'
 import { secondMs } from '../../base/limits.ts'
@@ -5,7 +6,7 @@ import { systemClock, systemRandom } from '../../base/system.ts'
 import { type Code, formatCode, parseCode } from '../../erasure/erasure-coder.ts'
 import { action, type CommandContext, optionParser, type Register } from '../command.ts'
 import { defaultDataDirectory } from '../connection.ts'
-import { lockDirectory } from '../directory-lock.ts'
+import { lockDirectory, whenUnlocked } from '../directory-lock.ts'
 import { aborted } from '../interrupt.ts'
 import { type NetworkFile, removeNetworkFile, writeNetworkFile } from '../network-file.ts'
 import { formatBytes, formatDuration, parseInteger, parsePort, parseSize } from '../units.ts'
@@ -23,8 +24,17 @@ interface UpOptions {
 const providersMin = 3
 const providersMax = 200
 const bootstrapCount = 3
-/** Processes of a network whose parent was killed need a moment to notice. */
-const lockWaitMs = 5 * secondMs
+/** The processes of a network whose parent was killed notice at once, and then need a moment to end. */
+const leftoversMsMax = 10 * secondMs
+
+/** Waits for them, so that their ports and directories are free again. */
+async function leftovers(directory: string, signal: AbortSignal): Promise<void> {
+  const names = await readdir(path.join(directory, 'providers')).catch(() => []) // none yet
+  await Promise.all([
+    whenUnlocked(path.join(directory, 'gateway'), 'gateway', leftoversMsMax, signal),
+    ...names.map((name) => whenUnlocked(path.join(directory, 'providers', name), 'provider', leftoversMsMax, signal))
+  ])
+}
 
 async function checkPorts(port: number, adminPort: number): Promise<void> {
   const { isPortFree } = await import('../up/plan.ts')
@@ -69,8 +79,9 @@ async function up(context: CommandContext, options: UpOptions): Promise<void> {
   const adminPort = options.adminPort ?? (port === 0 ? 0 : port + 1)
   const startedAt = systemClock.now()
   const directory = path.resolve(options.data)
-  const lock = await lockDirectory(directory, 'up', lockWaitMs, signal)
+  const lock = await lockDirectory(directory, 'up', 0, signal)
   try {
+    await leftovers(directory, signal)
     await checkPorts(port, adminPort)
     await removeNetworkFile(directory) // of a network that was killed
     const [{ preparePlan, host }, { LocalNetwork }, { loadIdentity }] = await Promise.all([

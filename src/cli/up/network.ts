@@ -138,7 +138,8 @@ export class LocalNetwork {
       ...['--port', String(port)],
       ...['--admin', `127.0.0.1:${adminPort}`],
       ...bootstrap.flatMap((address) => ['--bootstrap', address]),
-      ...(code === undefined ? [] : ['--code', code])
+      ...(code === undefined ? [] : ['--code', code]),
+      ...['--expect-providers', String(this.#init.providers.length)]
     ]
   }
 

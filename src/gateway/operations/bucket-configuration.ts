@@ -87,8 +87,11 @@ function aclDocument(request: S3Request, bucket: { owner: string; isPublic: bool
   const owner = ownerAccount(bucket.owner, request.account)
   const grant = (type: string, grantee: Xml[], permission: string): Xml =>
     element('Grant', [element('Grantee', grantee, `${xsi} xsi:type="${type}"`), element('Permission', permission)])
-  const grants = [grant('CanonicalUser', [element('ID', owner.owner), element('DisplayName', owner.displayName)], 'FULL_CONTROL')]
-  if (bucket.isPublic) grants.push(grant('Group', [element('URI', 'http://acs.amazonaws.com/groups/global/AllUsers')], 'READ'))
+  const everyone = grant('Group', [element('URI', 'http://acs.amazonaws.com/groups/global/AllUsers')], 'READ')
+  const grants = [
+    ...(bucket.isPublic ? [everyone] : []),
+    grant('CanonicalUser', [element('ID', owner.owner), element('DisplayName', owner.displayName)], 'FULL_CONTROL')
+  ]
   return s3Document('AccessControlPolicy', [ownerElement(owner), element('AccessControlList', grants)])
 }
 
@@ -130,7 +133,11 @@ export const objectLock: Operation = async (request, context) => {
 }
 
 /** No bucket has rules for other origins. */
-export const preflight: Operation = async () => {
+export const preflight: Operation = async ({ headers }) => {
+  if (!headers.has('origin')) throw new S3Error('BadRequest', 'Insufficient information. Origin request header needed.')
+  if (!headers.has('access-control-request-method')) {
+    throw new S3Error('BadRequest', 'Invalid Access-Control-Request-Method: null')
+  }
   throw new S3Error('AccessForbidden')
 }
 

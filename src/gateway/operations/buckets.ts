@@ -8,10 +8,11 @@ import { isoDate } from '../object-headers.ts'
 import { decodeToken, encodeToken, pageSize } from '../paging.ts'
 import { childText, element, optional, parseXml, s3Document } from '../xml.ts'
 import { ownerElement } from './elements.ts'
-import type { Operation, S3Request } from './operation.ts'
+import type { GatewayContext, Operation, S3Request } from './operation.ts'
 
 const configurationBytesMax = 64 * KiB
 const bucketsPageMax = 10_000
+const uploadsPageMax = 1000
 
 export const listBuckets: Operation = async (request, { store, region }) => {
   const account = requireAccount(request)
@@ -93,12 +94,28 @@ export const headBucket: Operation = async (request, context) => {
 
 export const deleteBucket: Operation = async (request, context) => {
   await requireBucket(request, context, 'own')
-  await context.store.deleteBucket(request.bucket)
+  try {
+    await context.store.deleteBucket(request.bucket)
+  } catch (error) {
+    if (!isCode(error, 'BUCKET_NOT_EMPTY')) throw error
+    await abortUploads(request.bucket, context, error)
+    await context.store.deleteBucket(request.bucket)
+  }
   return { status: 204 }
+}
+
+/** To S3 a bucket with nothing but unfinished uploads is empty. @throws `notEmpty` where there are objects */
+async function abortUploads(bucket: string, { store }: GatewayContext, notEmpty: Error): Promise<void> {
+  const { objects } = await store.listObjects(bucket, { prefix: '', delimiter: '', after: '', limit: 1 })
+  if (objects.length > 0) throw notEmpty
+  for (let isTruncated = true; isTruncated; ) {
+    const page = await store.listUploads(bucket, { prefix: '', afterKey: '', afterUploadId: '', limit: uploadsPageMax })
+    for (const { key, uploadId } of page.items) await store.abortUpload(bucket, key, uploadId)
+    isTruncated = page.isTruncated
+  }
 }
 
 export const getBucketLocation: Operation = async (request, context) => {
   await requireBucket(request, context, 'own')
-  // The oldest region has no name here.
-  return { status: 200, body: s3Document('LocationConstraint', context.region === 'us-east-1' ? '' : context.region) }
+  return { status: 200, body: s3Document('LocationConstraint', context.region) }
 }

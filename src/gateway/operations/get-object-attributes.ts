@@ -60,7 +60,7 @@ function partsElement(request: S3Request, record: ObjectRecord, sizes: readonly 
     ])
   )
   return element('ObjectParts', [
-    element('TotalPartsCount', sizes.length),
+    element('PartsCount', sizes.length),
     element('PartNumberMarker', marker),
     ...optional('NextPartNumberMarker', parts.length > 0 ? end : undefined),
     element('MaxParts', limit),

@@ -1,0 +1,148 @@
+/**
+ * Runs the benchmarks: `npm run bench -- --help`. Results go to JSON files, of which `report.ts` makes the tables; what
+ * is going on goes to stderr.
+ */
+import os from 'node:os'
+import { resolve } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import type { Benchmark, Scale } from './harness.ts'
+import { kernel } from './kernel/kernel.ts'
+import { limits } from './limits.ts'
+import { renderResult, writeReport } from './report.ts'
+import { writeResult } from './result.ts'
+import { runBenchmark } from './run.ts'
+import { memory } from './throughput/memory.ts'
+import { runtimes } from './throughput/runtimes.ts'
+import { throughput } from './throughput/throughput.ts'
+
+const benchmarks: readonly Benchmark[] = [limits, kernel, throughput, memory, runtimes]
+/** Compares what has to be named, so it runs only when asked for. */
+const onRequest: ReadonlySet<Benchmark> = new Set([runtimes])
+
+const resultsDirectory = fileURLToPath(new URL('results', import.meta.url))
+
+const help = `Usage: npm run bench -- [options]
+
+Without options every benchmark runs at smoke size, in a few minutes: it shows that they work, and no more.
+
+  --full            sizes and sample counts whose figures may be quoted; keep the machine quiet meanwhile
+  --only NAME       one of ${benchmarks.map(({ name }) => name).join(', ')}; may be given several times
+  --out DIR         where NAME.json (full) or NAME.smoke.json goes (default: bench/results)
+  --dir DIR         parent of the directory to work in: the disk to be measured (default: ${os.tmpdir()})
+  --providers N     providers of the network (default: 12)
+  --code K+M        code of the network (default: by the number of providers)
+  --runtime PATH    Node to run the network with (default: this one); several for --only runtimes
+  --seed N          of the data (default: 1)
+
+Exit codes: 0 done, 1 a benchmark failed (a wrong answer counts as such), 2 wrong options, 130 interrupted.`
+
+interface Options {
+  scale: Scale
+  chosen: readonly Benchmark[]
+  out: string
+  parent: string
+  providers?: number
+  code?: string
+  runtimes: readonly string[]
+  seed: number
+}
+
+class UsageError extends Error {}
+
+function integer(text: string, name: string, min: number): number {
+  const value = Number(text)
+  if (!/^\d+$/.test(text) || !Number.isSafeInteger(value) || value < min)
+    throw new UsageError(`--${name} is an integer from ${min}`)
+  return value
+}
+
+function parseOptions(args: string[]): Options | 'help' {
+  let values: ReturnType<typeof parse>['values']
+  try {
+    values = parse(args).values
+  } catch (error) {
+    throw new UsageError((error as Error).message)
+  }
+  if (values.help === true) return 'help'
+  const chosen = (values.only ?? []).map((name) => {
+    const found = benchmarks.find((benchmark) => benchmark.name === name)
+    if (found === undefined) throw new UsageError(`no benchmark is called ${JSON.stringify(name)}`)
+    return found
+  })
+  const runtimePaths = (values.runtime ?? []).map((path) => resolve(path))
+  if (chosen.includes(runtimes) ? runtimePaths.length < 2 : runtimePaths.length > 1) {
+    throw new UsageError('--only runtimes takes two or more --runtime, everything else at most one')
+  }
+  return {
+    scale: values.full === true ? 'full' : 'smoke',
+    chosen: chosen.length > 0 ? chosen : benchmarks.filter((benchmark) => !onRequest.has(benchmark)),
+    out: resolve(values.out ?? resultsDirectory),
+    parent: resolve(values.dir ?? os.tmpdir()),
+    providers: values.providers === undefined ? undefined : integer(values.providers, 'providers', 3),
+    code: values.code,
+    runtimes: runtimePaths,
+    seed: values.seed === undefined ? 1 : integer(values.seed, 'seed', 0)
+  }
+}
+
+const parse = (args: string[]) =>
+  parseArgs({
+    args,
+    options: {
+      help: { type: 'boolean' },
+      full: { type: 'boolean' },
+      only: { type: 'string', multiple: true },
+      out: { type: 'string' },
+      dir: { type: 'string' },
+      providers: { type: 'string' },
+      code: { type: 'string' },
+      runtime: { type: 'string', multiple: true },
+      seed: { type: 'string' }
+    }
+  })
+
+async function main(args: string[]): Promise<number> {
+  const options = parseOptions(args)
+  if (options === 'help') {
+    process.stdout.write(`${help}\n`)
+    return 0
+  }
+  const interrupted = new AbortController()
+  const onSignal = (): void => interrupted.abort(new Error('interrupted'))
+  process.once('SIGINT', onSignal)
+  process.once('SIGTERM', onSignal)
+  const { scale, chosen, out, parent, providers, code, seed } = options
+  const progress = (line: string): void => void process.stderr.write(`${line}\n`)
+  try {
+    for (const benchmark of chosen) {
+      const { signal } = interrupted
+      const result = await runBenchmark(benchmark, {
+        scale,
+        seed,
+        parent,
+        providers,
+        code,
+        runtimes: options.runtimes,
+        progress,
+        signal
+      })
+      progress(`written: ${await writeResult(out, result)}`)
+      process.stdout.write(`${renderResult(result)}\n`)
+    }
+  } catch (error) {
+    if (interrupted.signal.aborted) return 130
+    throw error
+  }
+  if (scale === 'full') progress(`written: ${await writeReport(out)}`)
+  return 0
+}
+
+if (import.meta.main) {
+  try {
+    process.exitCode = await main(process.argv.slice(2))
+  } catch (error) {
+    process.stderr.write(`${error instanceof UsageError ? `${error.message}\n(see --help)` : (error as Error).stack}\n`)
+    process.exitCode = error instanceof UsageError ? 2 : 1
+  }
+}

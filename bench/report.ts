@@ -1,0 +1,180 @@
+/**
+ * Makes the tables of the results, and nothing is typed by hand: `bench/results/README.md`, and with `--readme` the
+ * figures between the markers of the project's README.
+ */
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { parseCode } from '../src/erasure/erasure-coder.ts'
+import { type Figure, type Result, type Row, readResults } from './result.ts'
+import { floorOf } from './throughput/floor.ts'
+
+const resultsDirectory = fileURLToPath(new URL('results', import.meta.url))
+const readmeFile = fileURLToPath(new URL('../README.md', import.meta.url))
+
+const markers = { begin: '<!-- figures:begin -->', end: '<!-- figures:end -->' }
+
+/** Three significant digits, without an exponent. */
+export function formatNumber(value: number): string {
+  if (value === 0) return '0'
+  const digits = Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value))))
+  const rounded = Number(value.toPrecision(3))
+  return digits > 6 ? rounded.toExponential(2) : rounded.toFixed(digits)
+}
+
+/** `52.1 (50.3 to 53.0)`: the median, and how far the samples spread. */
+export function formatFigure({ median, min, max, samples }: Figure): string {
+  return samples.length === 1
+    ? formatNumber(median)
+    : `${formatNumber(median)} (${formatNumber(min)} to ${formatNumber(max)})`
+}
+
+export function table(header: readonly string[], rows: ReadonlyArray<readonly string[]>): string {
+  const line = (cells: readonly string[]): string =>
+    `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`
+  return [line(header), line(header.map((_, i) => (i === 0 ? '---' : '---:'))), ...rows.map(line)].join('\n')
+}
+
+/** One table for each set of rows that have the same figures. */
+function rowTables(rows: readonly Row[]): string {
+  const groups = Map.groupBy(rows, ({ figures }) => columnsOf(figures).join('\n'))
+  return [...groups.values()]
+    .map((group) => {
+      const names = Object.keys(group[0]!.figures)
+      return table(
+        ['', ...columnsOf(group[0]!.figures)],
+        group.map(({ label, figures }) => [label, ...names.map((name) => formatFigure(figures[name]!))])
+      )
+    })
+    .join('\n\n')
+}
+
+const columnsOf = (figures: Row['figures']): string[] =>
+  Object.entries(figures).map(([name, { unit }]) => `${name}, ${unit}`)
+
+export function provenance({ commit, machine, scale, seed, startedAt }: Result): string {
+  const source =
+    commit.hash === null
+      ? 'sources outside git'
+      : `commit ${commit.hash.slice(0, 12)}${commit.dirty ? ' with changes not committed' : ''}`
+  return [
+    `${machine.cpu}, ${machine.cores} cores, ${formatNumber(machine.memoryBytes / 1e9)} GB of memory, ${machine.platform}, kernel ${machine.kernel}`,
+    `Node ${machine.node}, ${machine.fileSystem}, load ${formatNumber(machine.loadBefore)} before the run`,
+    `${source}, seed ${seed}, ${startedAt.slice(0, 10)}${scale === 'smoke' ? ', smoke size: not to be quoted' : ''}`
+  ].join('; ')
+}
+
+export function renderResult(result: Result): string {
+  const { title, parameters, notes, limits, rows } = result
+  const parts = [`## ${title}`, `${provenance(result)}.`, rowTables(rows)]
+  if (limits !== undefined) parts.push('### The machine, in the same run', rowTables(limits))
+  if (limits !== undefined && result.name === 'throughput') parts.push(...floorParts(result, limits))
+  parts.push(notes.map((note) => `- ${note}`).join('\n'))
+  parts.push(
+    `Parameters: ${Object.entries(parameters)
+      .map(([name, value]) => `${name} ${value}`)
+      .join('; ')}.`
+  )
+  return `${parts.join('\n\n')}\n`
+}
+
+/** What the steps cost alone, beside what the network took. */
+function floorParts({ parameters, rows }: Result, limits: readonly Row[]): string[] {
+  const floor = floorOf(limits, parseCode(String(parameters.code)))
+  const lines = rows
+    .filter(({ figures }) => figures.gatewayCpu?.unit === 'CPU-s/GB')
+    .map(({ id, label, figures }) => {
+      const least = (id.startsWith('put') ? floor.put : floor.get).reduce((sum, { cpu }) => sum + cpu, 0)
+      const taken = figures.gatewayCpu!.median + figures.providersCpu!.median
+      return [label, formatNumber(least), formatNumber(taken), formatNumber(taken / least)]
+    })
+  const formula = (verb: 'put' | 'get'): string =>
+    `${verb.toUpperCase()}: ${floor[verb].map(({ what, cpu }) => `${what} (${formatNumber(cpu)})`).join(' + ')}`
+  return [
+    '### CPU of gateway and providers beside that of the steps alone',
+    table(['', 'steps alone, CPU-s/GB', 'measured, CPU-s/GB', 'times'], lines),
+    `Steps alone are computed from the machine's figures above, in CPU-seconds a GB of object. ${formula('put')}. ${formula('get')}.`
+  ]
+}
+
+const order = ['throughput', 'memory', 'limits', 'kernel', 'runtimes']
+
+export function renderReport(results: readonly Result[]): string {
+  const sorted = results.toSorted((a, b) => order.indexOf(a.name) - order.indexOf(b.name))
+  const head = [
+    '# Results',
+    'Made by `node bench/report.ts` from the JSON files beside this one, which have every sample. Median (least to most); MB is 10^6 bytes, GB 10^9. Every answer was checked before its time counted.'
+  ]
+  if (sorted.length === 0) head.push('No full run is recorded yet: `npm run bench -- --full`.')
+  return `${[...head, ...sorted.map((result) => renderResult(result).trimEnd())].join('\n\n')}\n`
+}
+
+/** @returns the path of the file written */
+export async function writeReport(directory: string): Promise<string> {
+  const file = join(directory, 'README.md')
+  await writeFile(file, renderReport(await readResults(directory)))
+  return file
+}
+
+/** The few figures of the front page. */
+export function renderSummary(results: readonly Result[]): string {
+  const find = (name: string): Result | undefined => results.find((result) => result.name === name)
+  const throughput = find('throughput')
+  const memory = find('memory')
+  const parts: string[] = []
+  if (throughput !== undefined) {
+    const { rows, limits = [], parameters } = throughput
+    const having = (figure: string): Row[] => rows.filter(({ figures }) => figures[figure] !== undefined)
+    const cell = (row: Row, figure: string): string => formatFigure(row.figures[figure]!)
+    parts.push(
+      `${parameters.providers} providers and a gateway, code ${parameters.code}, client included, on one machine: ${provenance(throughput)}.`,
+      table(
+        ['', 'MB/s', 'CPU-s/GB, gateway', 'CPU-s/GB, all providers'],
+        having('rate').map((row) => [row.label, cell(row, 'rate'), cell(row, 'gatewayCpu'), cell(row, 'providersCpu')])
+      ),
+      table(
+        ['', 'ops/s', 'p50, ms', 'p99, ms'],
+        having('operations').map((row) => [row.label, cell(row, 'operations'), cell(row, 'p50'), cell(row, 'p99')])
+      ),
+      table(
+        ["The machine's own limits, in the same run", 'MB/s', 'CPU-s/GB'],
+        limits.map((row) => [row.label, cell(row, 'rate'), cell(row, 'cpu')])
+      )
+    )
+  }
+  if (memory !== undefined) {
+    parts.push(
+      table(
+        ["The gateway's peak memory", 'MB'],
+        memory.rows.map(({ label, figures }) => [label, formatFigure(figures.gatewayPeak!)])
+      )
+    )
+  }
+  if (parts.length === 0) return 'No full run is recorded yet.'
+  parts.push(
+    'Median (least to most of the samples). All figures, with how they were taken: [bench/results](bench/results/README.md).'
+  )
+  return parts.join('\n\n')
+}
+
+/** @throws when the markers are not there, once each, in order */
+export function replaceFigures(text: string, figures: string): string {
+  const begin = text.indexOf(markers.begin)
+  const end = text.indexOf(markers.end)
+  if (begin < 0 || end < begin || text.split(markers.begin).length > 2 || text.split(markers.end).length > 2) {
+    throw new Error(`expected ${markers.begin} and ${markers.end}, once each and in this order`)
+  }
+  return `${text.slice(0, begin + markers.begin.length)}\n${figures}\n${text.slice(end)}`
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({ options: { readme: { type: 'boolean' }, out: { type: 'string' } } })
+  const directory = values.out ?? resultsDirectory
+  process.stderr.write(`written: ${await writeReport(directory)}\n`)
+  if (values.readme === true) {
+    const figures = renderSummary(await readResults(directory))
+    await writeFile(readmeFile, replaceFigures(await readFile(readmeFile, 'utf8'), figures))
+    process.stderr.write(`written: ${readmeFile}\n`)
+  }
+}

@@ -1,0 +1,32 @@
+import { BenchNetwork, type NetworkInit } from './network.ts'
+import { S3Client } from './s3-client.ts'
+
+export interface Setting {
+  network: BenchNetwork
+  client: S3Client
+}
+
+/** Starts a network and a client of it with so many connections, and ends both when `work` has. */
+export async function withNetwork<T>(
+  init: NetworkInit & { connections: number },
+  work: (setting: Setting) => Promise<T>
+): Promise<T> {
+  const network = await BenchNetwork.start(init)
+  try {
+    const { endpoint, accessKeyId, secretAccessKey } = network.file
+    const client = new S3Client({
+      endpoint,
+      accessKeyId,
+      secretAccessKey,
+      connections: init.connections,
+      signal: init.signal
+    })
+    try {
+      return await work({ network, client })
+    } finally {
+      await client.close()
+    }
+  } finally {
+    await network.stop()
+  }
+}

@@ -1,0 +1,61 @@
+/**
+ * Segment buffers that are used again. A fresh 12 MiB ArrayBuffer for every segment costs page faults, zeroing and, since
+ * the collector is in no hurry with memory outside its heap, several times the budget in resident memory.
+ */
+import { Semaphore } from '../base/concurrency.ts'
+
+export interface PooledBuffer {
+  bytes: Uint8Array<ArrayBuffer>
+  /** Gives the memory back: the same bytes, or those they were transferred into. Safe to call twice. */
+  release: (bytes?: Uint8Array<ArrayBuffer>) => void
+}
+
+export class BufferPool {
+  readonly #budget: Semaphore
+  /** Buffers nobody uses, most recently used last. */
+  #idle: Uint8Array<ArrayBuffer>[] = []
+  #idleBytes = 0
+
+  constructor(budgetBytes: number) {
+    this.#budget = new Semaphore(budgetBytes)
+  }
+
+  /** Waits for room in the budget. The buffer may have old bytes in it. */
+  async take(byteLength: number, signal?: AbortSignal): Promise<PooledBuffer> {
+    const giveBack = await this.#budget.acquire(byteLength, signal)
+    const bytes = this.#reuse(byteLength) ?? new Uint8Array(byteLength)
+    let released = false
+    return {
+      bytes,
+      release: (now = bytes) => {
+        if (released) return
+        released = true
+        // One that was transferred away and never came back has no memory left to keep.
+        if (now.byteLength > 0) {
+          this.#idle.push(now)
+          this.#idleBytes += now.byteLength
+        }
+        giveBack()
+        this.#trim(0)
+      }
+    }
+  }
+
+  #reuse(byteLength: number): Uint8Array<ArrayBuffer> | undefined {
+    const at = this.#idle.findLastIndex((buffer) => buffer.byteLength === byteLength)
+    if (at >= 0) {
+      const [buffer] = this.#idle.splice(at, 1)
+      this.#idleBytes -= byteLength
+      return buffer
+    }
+    this.#trim(byteLength)
+    return undefined
+  }
+
+  /** Lets go of idle buffers, oldest first, until what is used and kept fits the budget with `extraBytes` more. */
+  #trim(extraBytes: number): void {
+    while (this.#idle.length > 0 && this.#idleBytes + extraBytes > this.#budget.free) {
+      this.#idleBytes -= this.#idle.shift()!.byteLength
+    }
+  }
+}

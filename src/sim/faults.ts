@@ -1,0 +1,210 @@
+/**
+ * What goes wrong, drawn from the seed: each run gets a mix of its own, so that rare combinations have their turn. A
+ * fault that destroys or denies shards asks the ground truth first whether the code still promises to survive it;
+ * faults that only keep them out of reach need not.
+ */
+import { secondMs } from '../base/limits.ts'
+import type { Behaviour, Machine } from './machine.ts'
+import type { SeededRandom } from './seeded-random.ts'
+import type { World } from './world.ts'
+
+interface Fault {
+  name: string
+  weight: number
+  /** @returns whether it was done: some need something to be there, or would go too far */
+  strike: () => boolean | Promise<boolean>
+}
+
+/** Share of machines that may be in trouble before single faults hold back. */
+const troubledMax = 0.3
+
+export class Faults {
+  readonly #world: World
+  readonly #random: SeededRandom
+  readonly #faults: Fault[]
+  readonly #everyMs: number
+  /** Machines in trouble, and how often trouble came to each: who heals it must know that nothing came after. */
+  readonly #troubled = new Map<Machine, number>()
+  #isOver = false
+  #strikes = 0
+
+  constructor(world: World, random: SeededRandom) {
+    this.#world = world
+    this.#random = random
+    const all = this.#all()
+    // Swarm testing: leaving some kinds out lets the others go further.
+    const mix = all.filter(() => random.chance(0.6))
+    this.#faults = mix.length > 0 ? mix : all
+    this.#everyMs = random.pick([400, 1000, 3000])
+  }
+
+  get names(): string[] {
+    return this.#faults.map(({ name }) => name)
+  }
+
+  async run(): Promise<void> {
+    while (!this.#isOver) {
+      await this.#world.clock.sleep(this.#random.exponential(this.#everyMs))
+      if (this.#isOver) return
+      const fault = this.#draw()
+      if (await fault.strike()) this.#world.count(`fault ${fault.name}`)
+    }
+  }
+
+  /** No more faults, and all machines are as they should be. */
+  end(): void {
+    this.#isOver = true
+    for (const machine of this.#world.machines.values()) this.#heal(machine)
+    this.#world.truth.allHonest()
+  }
+
+  #draw(): Fault {
+    const total = this.#faults.reduce((sum, { weight }) => sum + weight, 0)
+    let at = this.#random.next() * total
+    for (const fault of this.#faults) {
+      at -= fault.weight
+      if (at < 0) return fault
+    }
+    return this.#faults.at(-1)!
+  }
+
+  #all(): Fault[] {
+    const random = this.#random
+    const behave = (name: string, weight: number, change: () => Partial<Behaviour>): Fault => ({
+      name,
+      weight,
+      strike: () => this.#misbehave(name, change())
+    })
+    return [
+      { name: 'crash', weight: 3, strike: () => this.#crash([this.#anyMachine()], 'killed', 1, 30) },
+      { name: 'power loss', weight: 2, strike: () => this.#crash([this.#anyMachine()], 'vanished', 1, 60) },
+      { name: 'domain down', weight: 1, strike: () => this.#crashDomain() },
+      { name: 'm holders down', weight: 2, strike: () => this.#crashHolders() },
+      { name: 'gateway killed', weight: 2, strike: () => this.#world.killGateway(random.int(4 * secondMs)) },
+      { name: 'wiped', weight: 2, strike: () => this.#wipe() },
+      { name: 'rot', weight: 3, strike: () => this.#rot() },
+      { name: 'disk full', weight: 1, strike: () => this.#fill() },
+      { name: 'cut off', weight: 0.3, strike: () => this.#cutOff() },
+      behave('partitioned', 1, () => ({ reach: 'refused' })),
+      behave('silent', 2, () => ({ reach: 'silent' })),
+      behave('lossy', 2, () => ({ lossRate: random.between(0.1, 0.7) })),
+      behave('slow', 2, () => ({ slowness: random.between(3, 60) })),
+      behave('stalling', 2, () => ({ stallMs: random.between(2, 60) * secondMs })),
+      behave('lies on get', 2, () => ({ gets: random.pick(['other-bytes', 'missing', 'oversized']) })),
+      behave('lies on put', 2, () => ({ puts: 'false-yes' })),
+      behave('refuses puts', 1, () => ({ puts: 'refused' })),
+      behave('lies on leases', 1, () => ({ leases: random.pick(['held', 'missing', 'garbage']) })),
+      behave('bad offers', 0.5, () => ({ offers: 'garbage' }))
+    ]
+  }
+
+  #anyMachine(): Machine {
+    return this.#random.pick([...this.#world.machines.values()])
+  }
+
+  #isTooMuch(more = 1): boolean {
+    return this.#troubled.size + more > troubledMax * this.#world.machines.size
+  }
+
+  /** In trouble from now on, for so many seconds. */
+  #trouble(machine: Machine, secondsMin: number, secondsMax: number): void {
+    const strike = ++this.#strikes
+    this.#troubled.set(machine, strike)
+    void this.#world.clock.sleep(this.#random.between(secondsMin, secondsMax) * secondMs).then(() => {
+      if (this.#troubled.get(machine) === strike) this.#heal(machine)
+    })
+  }
+
+  #heal(machine: Machine): void {
+    if (!this.#troubled.delete(machine)) return
+    machine.beHonest()
+    machine.disk.isFull = false
+    if (!machine.isUp && this.#random.chance(0.3)) machine.move()
+    machine.start()
+    this.#world.trace.note(`${machine.peerId} is well again`)
+  }
+
+  #crash(machines: readonly Machine[], how: 'killed' | 'vanished', secondsMin: number, secondsMax: number): boolean {
+    if (this.#isTooMuch(machines.length)) return false
+    for (const machine of machines) {
+      this.#world.trace.note(`fault: ${machine.peerId} ${how}`)
+      machine.crash(how)
+      this.#trouble(machine, secondsMin, secondsMax)
+    }
+    return true
+  }
+
+  #crashDomain(): boolean {
+    const domain = this.#random.pick(this.#anyMachine().domains)
+    const members = [...this.#world.machines.values()].filter(({ domains }) => domains.includes(domain))
+    return this.#crash(members, this.#random.pick(['killed', 'vanished']), 2, 40)
+  }
+
+  /** The worst `m` deaths for one object, all at once; and somebody reads it just then. */
+  #crashHolders(): boolean {
+    const { model, truth, machines, workload } = this.#world
+    const objects = model.objects()
+    if (objects.length === 0) return false
+    const { bucket, key, version } = this.#random.pick(objects)
+    const segment = truth.segments.get(this.#random.pick(truth.contents.get(version.contentId) ?? [-1]))
+    if (segment === undefined || truth.goodShards(segment).length < segment.k + segment.m) return false
+    const holders = segment.shards.map(({ provider }) => machines.get(provider!)!)
+    const victims = this.#random.shuffle(holders).slice(0, segment.m)
+    if (!this.#crash(victims, this.#random.pick(['killed', 'vanished']), 5, 20)) return false
+    void workload.get({ bucket, key })
+    return true
+  }
+
+  #wipe(): boolean {
+    const machine = this.#anyMachine()
+    const cids = machine.disk.cids()
+    if (cids.length === 0 || !this.#world.truth.spendAll(machine.peerId, cids)) return false
+    this.#world.trace.note(`fault: ${machine.peerId} wiped`)
+    machine.crash('killed')
+    machine.wipe(this.#random.pick(['shards', 'shards and leases']))
+    this.#trouble(machine, 0, 10)
+    return true
+  }
+
+  async #rot(): Promise<boolean> {
+    const machine = this.#anyMachine()
+    const cids = machine.disk.cids()
+    if (cids.length === 0) return false
+    const cid = this.#random.pick(cids)
+    if (!machine.disk.holds(cid) || !this.#world.truth.spendAll(machine.peerId, [cid])) return false
+    this.#world.trace.note(`fault: a block rots at ${machine.peerId}`)
+    await machine.disk.rot(cid)
+    return true
+  }
+
+  #fill(): boolean {
+    const machine = this.#anyMachine()
+    if (this.#isTooMuch()) return false
+    machine.disk.isFull = true
+    this.#world.trace.note(`fault: ${machine.peerId} disk full`)
+    this.#trouble(machine, 5, 60)
+    return true
+  }
+
+  /** The gateway reaches only a few providers for a while. */
+  #cutOff(): boolean {
+    const reach = this.#random.pick(['refused', 'silent'] as const)
+    const left = this.#random.between(0.05, 0.25)
+    this.#world.trace.note(`fault: most machines ${reach}`)
+    for (const machine of this.#world.machines.values()) {
+      if (this.#random.chance(left)) continue
+      machine.behave({ reach })
+      this.#trouble(machine, 5, 25)
+    }
+    return true
+  }
+
+  #misbehave(name: string, change: Partial<Behaviour>): boolean {
+    const machine = this.#anyMachine()
+    if (this.#isTooMuch()) return false
+    machine.behave(change)
+    this.#world.trace.note(`fault: ${machine.peerId} ${name}`)
+    this.#trouble(machine, 3, 60)
+    return true
+  }
+}

@@ -1,0 +1,157 @@
+/**
+ * What is really stored where, beside what the index believes: the measure of how much may still be lost, and of
+ * whether it was. Nobody under simulation sees it.
+ */
+import { parityLossesMax } from './promises.ts'
+import type { CID } from '../content/cid.ts'
+import type { Code } from '../erasure/erasure-coder.ts'
+import type { SegmentRecord, ShardRecord, StoredSegment } from '../metadata/records.ts'
+import type { Machine } from './machine.ts'
+import type { LossBudget } from './network.ts'
+import type { Timeline } from './virtual-clock.ts'
+
+/** Shards of a segment that was coded and is not committed yet, as far as anybody can tell. */
+interface CodedGroup {
+  code: Code
+  isCommitted: boolean
+  /** Machines that lost or never stored a shard of it, though they said yes or may have. */
+  lostBy: Set<string>
+}
+
+/** How long an empty promise may be on its way into the index. */
+const pretenceMsMax = 120_000
+
+const at = (peerId: string, cid: CID): string => `${peerId} ${cid.toString()}`
+
+export class GroundTruth implements LossBudget {
+  /** Segments that the index names, as of the last write to it that concerned them. */
+  readonly segments = new Map<number, StoredSegment>()
+  /** Segments of each content, and of each upload's parts, as they were committed. */
+  readonly contents = new Map<number, readonly number[]>()
+  readonly uploads = new Map<string, readonly number[]>()
+  /** Segments that may be gone from the index. */
+  readonly doubtful = new Set<number>()
+  readonly #timeline: Timeline
+  readonly #machines: ReadonlyMap<string, Machine>
+  readonly #segmentsByCid = new Map<string, Set<number>>()
+  readonly #groups = new Map<string, CodedGroup>()
+  /** Blocks that a fault destroyed, or lets a machine lie about: `peer cid`. */
+  readonly #lost = new Set<string>()
+  /** Empty promises by CID: when each was made. */
+  readonly #pretences = new Map<string, number[]>()
+
+  constructor(timeline: Timeline, machines: ReadonlyMap<string, Machine>) {
+    this.#timeline = timeline
+    this.#machines = machines
+  }
+
+  /** Whether the machine has the block undamaged, and will give it. */
+  isGood(peerId: string | undefined, cid: CID): boolean {
+    return peerId !== undefined && this.#machines.get(peerId)?.disk.holds(cid) === true && !this.#lost.has(at(peerId, cid))
+  }
+
+  /** Whether a fault explains that the machine does not have what it promised to keep. */
+  isExcused(peerId: string, cid: CID): boolean {
+    return this.#lost.has(at(peerId, cid))
+  }
+
+  goodShards(segment: SegmentRecord): ShardRecord[] {
+    return segment.shards.filter(({ provider, cid }) => this.isGood(provider, cid))
+  }
+
+  /** Segments that the index names and that have this block in them. */
+  segmentsOf(cid: CID): StoredSegment[] {
+    return [...(this.#segmentsByCid.get(cid.toString()) ?? [])].map((id) => this.segments.get(id)!)
+  }
+
+  segmentIdsOf(cid: CID): number[] {
+    return [...(this.#segmentsByCid.get(cid.toString()) ?? [])]
+  }
+
+  // What happens
+
+  /** A segment was coded: from now on providers will be asked to store it. */
+  coded(code: Code, cids: readonly CID[]): void {
+    const group: CodedGroup = { code, isCommitted: false, lostBy: new Set() }
+    // Equal contents have equal shards: the faults that one upload may suffer are those that both may.
+    for (const cid of cids) if (this.#groups.get(cid.toString())?.isCommitted !== false) this.#groups.set(cid.toString(), group)
+  }
+
+  stored(peerId: string, cid: CID): void {
+    this.#lost.delete(at(peerId, cid))
+  }
+
+  update(id: number, segment: StoredSegment | undefined): void {
+    const before = this.segments.get(id)
+    if (segment !== undefined) {
+      this.segments.set(id, segment)
+      if (before !== undefined) return // its CIDs never change
+      for (const { cid } of segment.shards) {
+        const key = cid.toString()
+        const ids = this.#segmentsByCid.get(key)
+        if (ids === undefined) this.#segmentsByCid.set(key, new Set([id]))
+        else ids.add(id)
+        const group = this.#groups.get(key)
+        if (group !== undefined) group.isCommitted = true
+      }
+      return
+    }
+    if (before === undefined) return
+    this.segments.delete(id)
+    for (const { cid } of before.shards) this.#segmentsByCid.get(cid.toString())?.delete(id)
+  }
+
+  /** Faults are over: nobody lies any more, and what was destroyed shows as such. */
+  allHonest(): void {
+    for (const machine of this.#machines.values()) {
+      for (const cid of machine.disk.cids()) this.#lost.delete(at(machine.peerId, cid))
+    }
+  }
+
+  // The budget of losses
+
+  spend(peerId: string, cid: CID, how: 'pretended' | 'denied'): boolean {
+    if (!this.#mayLose(peerId, cid, how === 'pretended')) return false
+    this.#lose(peerId, cid)
+    if (how === 'pretended') {
+      const key = cid.toString()
+      this.#pretences.set(key, [...(this.#pretences.get(key) ?? []), this.#timeline.now])
+    }
+    return true
+  }
+
+  /** Marks all these blocks of a machine as lost, if every segment can bear it; else none. */
+  spendAll(peerId: string, cids: readonly CID[]): boolean {
+    if (!cids.every((cid) => this.#mayLose(peerId, cid, false))) return false
+    for (const cid of cids) this.#lose(peerId, cid)
+    return true
+  }
+
+  #lose(peerId: string, cid: CID): void {
+    this.#lost.add(at(peerId, cid))
+    const group = this.#groups.get(cid.toString()) ?? { code: { k: 1, m: 2 }, isCommitted: false, lostBy: new Set() }
+    this.#groups.set(cid.toString(), group)
+    group.lostBy.add(peerId)
+  }
+
+  #mayLose(peerId: string, cid: CID, isPretence: boolean): boolean {
+    for (const segment of this.segmentsOf(cid)) {
+      const concerns = isPretence || segment.shards.some((shard) => shard.provider === peerId && shard.cid.equals(cid))
+      if (concerns && this.goodShards(segment).length - this.#pretencesFor(segment) - 1 < segment.k) return false
+    }
+    const group = this.#groups.get(cid.toString())
+    // A block above the segments is kept as copies; how many is not known here, but never fewer than three.
+    if (group === undefined) return true
+    return group.isCommitted || group.lostBy.has(peerId) || group.lostBy.size < parityLossesMax(group.code)
+  }
+
+  /** Empty promises that may still become the index's belief. */
+  #pretencesFor(segment: StoredSegment): number {
+    let count = 0
+    for (const key of new Set(segment.shards.map(({ cid }) => cid.toString()))) {
+      const recent = this.#pretences.get(key)?.filter((madeAt) => this.#timeline.now - madeAt < pretenceMsMax) ?? []
+      count += recent.length
+    }
+    return count
+  }
+}

@@ -1,0 +1,104 @@
+/**
+ * Invariants 1 to 4 of DESIGN section 3, as questions to the ground truth. They are asked whenever something that they
+ * speak of has changed; the first that does not hold ends the run, before the next event.
+ */
+import type { CID } from '../content/cid.ts'
+import type { SegmentRecord, ShardState, StoredSegment } from '../metadata/records.ts'
+import type { GroundTruth } from './ground-truth.ts'
+import type { Machine } from './machine.ts'
+import { domainShardsMax, durableMin } from './promises.ts'
+import { shortCid } from './trace.ts'
+
+/** Numbers as in DESIGN section 3; 0: something that no number there speaks of, such as a request that never ends. */
+export type InvariantNumber = 0 | 1 | 2 | 3 | 4
+
+export class Violation extends Error {
+  readonly invariant: InvariantNumber
+
+  constructor(invariant: InvariantNumber, message: string) {
+    super(invariant === 0 ? message : `invariant ${invariant}: ${message}`)
+    this.name = 'Violation'
+    this.invariant = invariant
+  }
+}
+
+const lostStates: ReadonlySet<ShardState> = new Set(['missing', 'wrong', 'withdrawn', 'unknown'])
+
+export class Invariants {
+  readonly #truth: GroundTruth
+  readonly #machines: ReadonlyMap<string, Machine>
+  #violation: Violation | undefined
+
+  constructor(truth: GroundTruth, machines: ReadonlyMap<string, Machine>) {
+    this.#truth = truth
+    this.#machines = machines
+  }
+
+  /** Notes a violation: it may be found in the midst of the product's own code, which must not catch it. */
+  report(invariant: InvariantNumber, message: string): void {
+    this.#violation ??= new Violation(invariant, message)
+  }
+
+  /** @throws Violation the first that was found */
+  check(): void {
+    if (this.#violation !== undefined) throw this.#violation
+  }
+
+  /**
+   * Invariant 1, for a segment that has just become part of what a client is told is safe: enough shards on distinct
+   * providers, each of them truly there but for the lies and losses of faults, no domain with too many.
+   */
+  acknowledged(segment: SegmentRecord, what: string): void {
+    const claimed = segment.shards.flatMap(({ provider, cid }) => (provider === undefined ? [] : [{ provider, cid }]))
+    const providers = new Set(claimed.map(({ provider }) => provider))
+    const code = `${segment.k}+${segment.m}`
+    if (providers.size < durableMin(segment)) {
+      this.report(1, `${what} (${code}) was acknowledged with ${providers.size} shards durable; it takes ${durableMin(segment)}`)
+    }
+    if (providers.size < claimed.length) this.report(1, `${what} (${code}) was acknowledged with two shards at one provider`)
+    for (const { provider, cid } of claimed) this.#stored(provider, cid, `${what} was acknowledged`)
+    const crowd = this.#largestDomain(claimed.map(({ provider }) => provider))
+    if (claimed.length - crowd.shards < segment.k) {
+      this.report(1, `${what} (${code}) was acknowledged with ${crowd.shards} of ${claimed.length} shards in ${crowd.domain}`)
+    }
+  }
+
+  /** A shard that the index now says is at this provider. */
+  placed(provider: string, cid: CID, segmentId: number): void {
+    this.#stored(provider, cid, `segment ${segmentId} was completed`)
+  }
+
+  #stored(provider: string, cid: CID, when: string): void {
+    if (this.#truth.isExcused(provider, cid) || this.#machines.get(provider)?.disk.holds(cid) === true) return
+    this.report(1, `${when}, but shard ${shortCid(cid)} is not at ${provider}, which never lied about it`)
+  }
+
+  /** What must hold for a segment at all times, whatever the index has just written about it. */
+  segment(segment: StoredSegment): void {
+    const held = segment.shards.flatMap(({ provider, state }) => (provider === undefined || lostStates.has(state) ? [] : [provider]))
+    const what = `segment ${segment.id} (${segment.k}+${segment.m})`
+    if (new Set(held).size < held.length) this.report(3, `${what} has two shards at one provider`)
+    const crowd = this.#largestDomain(held)
+    if (crowd.shards > domainShardsMax(segment)) {
+      this.report(3, `${what} has ${crowd.shards} shards in domain ${crowd.domain}; ${domainShardsMax(segment)} are allowed`)
+    }
+    const good = this.#truth.goodShards(segment).length
+    if (good < segment.k) this.report(3, `${what} has ${good} good shards left: it is lost, and no fault was allowed to do that`)
+  }
+
+  /** A provider's own code deleted a block: nobody may count on it. `holders`: what the index says at this moment. */
+  deleted(provider: string, cid: CID, holders: ReadonlyArray<{ provider: string; state: ShardState }>): void {
+    const counted = holders.some((holder) => holder.provider === provider && !lostStates.has(holder.state))
+    if (counted) this.report(1, `${provider} deleted ${shortCid(cid)}, which the index counts on`)
+  }
+
+  #largestDomain(providers: readonly string[]): { domain: string; shards: number } {
+    const counts = new Map<string, number>()
+    for (const provider of providers) {
+      for (const domain of this.#machines.get(provider)?.domains ?? []) counts.set(domain, (counts.get(domain) ?? 0) + 1)
+    }
+    let largest = { domain: 'none', shards: 0 }
+    for (const [domain, shards] of counts) if (shards > largest.shards) largest = { domain, shards }
+    return largest
+  }
+}

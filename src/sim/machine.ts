@@ -1,0 +1,298 @@
+/**
+ * A provider's computer: its disk and its lease table outlive the process, which is the real provider core. What a fault
+ * does to it is here; who does it, and when, is in `faults.ts`.
+ */
+import type { Log } from '../base/log.ts'
+import type { CID } from '../content/cid.ts'
+import { serveControlPlane } from '../provider/control-plane.ts'
+import type { LeaseStore } from '../provider/lease-store.ts'
+import { MemoryLeaseStore } from '../provider/memory-lease-store.ts'
+import { MemoryShardStore } from '../provider/memory-shard-store.ts'
+import type { ShardStore } from '../provider/shard-store.ts'
+import { StorageProvider } from '../provider/storage-provider.ts'
+import type { RequestHandler } from '../net/network.ts'
+import { HoldfastError } from '../base/errors.ts'
+import type { SeededRandom } from './seeded-random.ts'
+import { type Timeline, VirtualProcess } from './virtual-clock.ts'
+
+/** How a machine treats those who talk to it. The honest one answers what is true, in its usual time. */
+export interface Behaviour {
+  /** `refused`: no connection, at once. `silent`: packets vanish, and nobody ever answers. */
+  reach: 'open' | 'refused' | 'silent'
+  /** Share of requests that are lost on the way, and of answers. */
+  lossRate: number
+  /** Factor on every delay. */
+  slowness: number
+  /** Time it lets pass before it answers what it has long done. */
+  stallMs: number
+  gets: 'true' | 'other-bytes' | 'missing' | 'oversized'
+  /** `false-yes`: acknowledges without storing anything. */
+  puts: 'true' | 'false-yes' | 'refused'
+  leases: 'true' | 'held' | 'missing' | 'garbage'
+  offers: 'true' | 'garbage'
+}
+
+export const honest: Behaviour = {
+  reach: 'open',
+  lossRate: 0,
+  slowness: 1,
+  stallMs: 0,
+  gets: 'true',
+  puts: 'true',
+  leases: 'true',
+  offers: 'true'
+}
+
+export interface MachineInit {
+  peerId: string
+  /** The operator, as its offer names it. */
+  operator: string
+  /** IPv4 address. */
+  host: string
+  /** Everything that fails together with it, as DESIGN has it. */
+  domains: readonly string[]
+  capacityBytes: number
+  /** How far its clock is ahead. */
+  skewMs: number
+  /** Usual one-way delay to it. */
+  latencyMs: number
+  collectEveryMs: number
+}
+
+export interface MachineComponents {
+  timeline: Timeline
+  random: SeededRandom
+  log: Log
+}
+
+export class Machine {
+  readonly peerId: string
+  readonly domains: readonly string[]
+  readonly latencyMs: number
+  readonly disk: SimulatedDisk
+  leases = new MemoryLeaseStore()
+  /** Connections that are open: what a crash does to each. */
+  readonly connections = new Set<() => void>()
+  readonly handlers = new Map<string, RequestHandler>()
+  readonly #init: MachineInit
+  readonly #components: MachineComponents
+  #behaviour = honest
+  #process: VirtualProcess | undefined
+  #storage: StorageProvider | undefined
+  #port = 4001
+  #vanished = false
+  #readableSince: number
+
+  constructor(components: MachineComponents, init: MachineInit) {
+    this.#components = components
+    this.#init = init
+    this.peerId = init.peerId
+    this.domains = init.domains
+    this.latencyMs = init.latencyMs
+    this.disk = new SimulatedDisk(components.random)
+    this.#readableSince = Number.POSITIVE_INFINITY
+  }
+
+  get process(): VirtualProcess | undefined {
+    return this.#process
+  }
+
+  get isUp(): boolean {
+    return this.#process !== undefined
+  }
+
+  /** Whether its absence shows as silence, where a computer that is still there would refuse the connection. */
+  get hasVanished(): boolean {
+    return this.#vanished
+  }
+
+  /** @throws HoldfastError `OFFLINE` while it is down */
+  get storage(): StorageProvider {
+    if (this.#storage === undefined) throw new HoldfastError('OFFLINE', 'the machine is down')
+    return this.#storage
+  }
+
+  get behaviour(): Behaviour {
+    return this.#behaviour
+  }
+
+  get dataUrl(): string {
+    return `https://${this.#init.host}:${this.#port}`
+  }
+
+  get address(): string {
+    return `/ip4/${this.#init.host}/tcp/${this.#port + 1}/p2p/${this.peerId}`
+  }
+
+  /** Since when it has answered reads truly and in time, without a break; infinite while it does not. */
+  get readableSince(): number {
+    return this.#readableSince
+  }
+
+  behave(change: Partial<Behaviour>): void {
+    this.#behaviour = { ...this.#behaviour, ...change }
+    this.#judge()
+  }
+
+  beHonest(): void {
+    this.#behaviour = honest
+    this.#judge()
+  }
+
+  /** Starts the process on the disk as it is. */
+  start(): void {
+    if (this.#process !== undefined) return
+    const { timeline, log } = this.#components
+    const process = new VirtualProcess(timeline, this.#init.skewMs)
+    const storage = new StorageProvider(
+      {
+        shards: this.disk.mount(process),
+        leases: slowLeases(this.leases, process, this.#components.random),
+        clock: process.clock,
+        log,
+        signer: { peerId: this.peerId, sign: async () => new Uint8Array(64) }
+      },
+      {
+        capacityBytes: this.#init.capacityBytes,
+        domain: this.#init.operator,
+        price: 1,
+        dataUrls: () => [this.dataUrl],
+        addresses: () => [this.address],
+        version: 'sim'
+      }
+    )
+    this.#process = process
+    this.#storage = storage
+    this.#vanished = false
+    this.handlers.clear()
+    void serveControlPlane({ handle: async (protocol, handler) => void this.handlers.set(protocol, handler) }, storage)
+    void this.#collectNowAndThen(process, storage)
+    this.#judge()
+  }
+
+  /**
+   * Ends the process as `kill -9` does (`killed`: whoever talks to it sees the connection break) or as losing power does
+   * (`vanished`: nobody hears anything any more).
+   */
+  crash(how: 'killed' | 'vanished'): void {
+    this.#process?.kill()
+    this.#process = undefined
+    this.#storage = undefined
+    this.#vanished = how === 'vanished'
+    const broken = [...this.connections]
+    this.connections.clear()
+    if (how === 'killed') for (const reset of broken) reset()
+    this.#judge()
+  }
+
+  /** Another address from the next start on. */
+  move(): void {
+    this.#port += 10
+  }
+
+  /** All that it had is gone; `leases`: that it ever had it, too. */
+  wipe(what: 'shards' | 'shards and leases'): void {
+    this.disk.wipe()
+    if (what === 'shards and leases') this.leases = new MemoryLeaseStore()
+  }
+
+  #judge(): void {
+    const { reach, lossRate, slowness, stallMs, gets } = this.#behaviour
+    const isFine = this.isUp && reach === 'open' && lossRate === 0 && slowness === 1 && stallMs === 0 && gets === 'true'
+    if (!isFine) this.#readableSince = Number.POSITIVE_INFINITY
+    else if (this.#readableSince === Number.POSITIVE_INFINITY) this.#readableSince = this.#components.timeline.now
+  }
+
+  async #collectNowAndThen(process: VirtualProcess, storage: StorageProvider): Promise<void> {
+    await storage.reconcileAtStart()
+    // Spread out, as a fleet of machines started at different times would be.
+    await process.clock.sleep(this.#components.random.int(this.#init.collectEveryMs))
+    for (;;) {
+      await storage.collect()
+      await process.clock.sleep(this.#init.collectEveryMs)
+    }
+  }
+}
+
+/** What is written takes time, and is there whole or not at all when the process dies meanwhile. */
+export class SimulatedDisk {
+  isFull = false
+  /** Hears of each block that the provider's own code deletes. */
+  onDelete: (cid: CID) => void = () => {}
+  /** Hears of each block that has been written. */
+  onPut: (cid: CID) => void = () => {}
+  readonly #random: SeededRandom
+  #blocks = new MemoryShardStore()
+  #held = new Map<string, CID>()
+  readonly #rotten = new Set<string>()
+
+  constructor(random: SeededRandom) {
+    this.#random = random
+  }
+
+  /** The disk as one process sees it: a write that it does not live to see the end of never happens. */
+  mount(process: VirtualProcess): ShardStore {
+    return {
+      put: async (cid, bytes) => {
+        await process.clock.sleep(1 + this.#random.int(12))
+        if (this.isFull) throw new HoldfastError('NO_SPACE', 'the disk is full')
+        await this.#blocks.put(cid, bytes)
+        const key = cid.toString()
+        this.#held.set(key, cid)
+        this.#rotten.delete(key)
+        this.onPut(cid)
+      },
+      get: (cid) => process.wait(this.#blocks.get(cid)),
+      size: (cid) => process.wait(this.#blocks.size(cid)),
+      delete: async (cid) => {
+        await process.wait(this.#blocks.delete(cid))
+        if (this.#held.delete(cid.toString())) this.onDelete(cid)
+      },
+      list: () => this.#blocks.list()
+    }
+  }
+
+  /** Whether the block is there, and undamaged. */
+  holds(cid: CID): boolean {
+    const key = cid.toString()
+    return this.#held.has(key) && !this.#rotten.has(key)
+  }
+
+  /** Every block that is there. */
+  cids(): CID[] {
+    return [...this.#held.values()]
+  }
+
+  /** Flips a bit of the block. */
+  async rot(cid: CID): Promise<void> {
+    const bytes = await this.#blocks.get(cid)
+    if (bytes === undefined || bytes.length === 0) return
+    const damaged = Uint8Array.from(bytes)
+    damaged[this.#random.int(damaged.length)]! ^= 1 << this.#random.int(8)
+    await this.#blocks.put(cid, damaged)
+    this.#rotten.add(cid.toString())
+  }
+
+  wipe(): void {
+    this.#blocks = new MemoryShardStore()
+    this.#held = new Map()
+    this.#rotten.clear()
+  }
+}
+
+/** Granting is a commit, and takes time as one. */
+function slowLeases(store: MemoryLeaseStore, process: VirtualProcess, random: SeededRandom): LeaseStore {
+  return {
+    grant: async (leases) => {
+      await process.clock.sleep(1 + random.int(4))
+      await store.grant(leases)
+    },
+    release: (owner, cids) => process.wait(store.release(owner, cids)),
+    expire: (now, limit) => process.wait(store.expire(now, limit)),
+    get: (owner, cid) => process.wait(store.get(owner, cid)),
+    isLeased: (cid) => process.wait(store.isLeased(cid)),
+    usedBytes: () => process.wait(store.usedBytes()),
+    totals: () => process.wait(store.totals()),
+    close: () => store.close()
+  }
+}

@@ -1,0 +1,246 @@
+/**
+ * The network between a gateway and the machines: each request takes its time to arrive, and its answer to come back;
+ * either may be lost, and what was asked may have been done all the same. Stands in for the HTTPS data plane, the libp2p
+ * control plane and the DHT, and keeps their bounds.
+ */
+import { HoldfastError } from '../base/errors.ts'
+import { limits } from '../base/limits.ts'
+import { type CID } from '../content/cid.ts'
+import type { Discovery } from '../discovery/discovery.ts'
+import type { PeerAddress } from '../net/network.ts'
+import { statusOfCode } from '../transfer/data-plane.ts'
+import { controlProtocols, type LeaseRequest, leaseAnswer, leaseRequest } from '../transfer/lease-protocol.ts'
+import type { LeaseState, ProviderClient, ProviderRef } from '../transfer/provider-client.ts'
+import type { Machine } from './machine.ts'
+import type { SeededRandom } from './seeded-random.ts'
+import { shortCid, type Trace } from './trace.ts'
+import type { Timeline, VirtualProcess } from './virtual-clock.ts'
+
+/** Decides, and remembers, whether a lie may cost a shard: faults stay within what the code promises to survive. */
+export interface LossBudget {
+  /** Whether the machine may say of this block what makes it count as lost there. `stored`: it pretends to have stored it. */
+  spend: (peerId: string, cid: CID, how: 'pretended' | 'denied') => boolean
+}
+
+export interface NetworkComponents {
+  timeline: Timeline
+  random: SeededRandom
+  trace: Trace
+  budget: LossBudget
+}
+
+interface Call<T> {
+  from: VirtualProcess
+  to: ProviderRef
+  plane: 'data' | 'control'
+  label: string
+  signal: AbortSignal | undefined
+  serve: (machine: Machine) => Promise<T>
+}
+
+/** A peer that does not exist any more, or never did. */
+const noRouteMs = 30
+
+export class SimulatedNetwork {
+  readonly machines = new Map<string, Machine>()
+  readonly #components: NetworkComponents
+
+  constructor(components: NetworkComponents) {
+    this.#components = components
+  }
+
+  /** What a gateway's process sees of the network. */
+  connect(process: VirtualProcess, owner: string): { client: ProviderClient; discovery: Discovery } {
+    return { client: this.#client(process, owner), discovery: this.#discovery(process) }
+  }
+
+  #client(from: VirtualProcess, owner: string): ProviderClient {
+    return {
+      putShard: (to, cid, bytes, { termMs, signal }) => {
+        if (bytes.length > limits.shardBytesMax) return Promise.reject(new HoldfastError('BAD_INPUT', 'too large for a shard'))
+        return this.#call({
+          from,
+          to,
+          plane: 'data',
+          label: `put ${shortCid(cid)}`,
+          signal,
+          serve: (machine) => this.#servePut(machine, owner, cid, bytes, termMs)
+        })
+      },
+      getShard: async (to, cid, signal) => {
+        const bytes = await this.#call({
+          from,
+          to,
+          plane: 'data',
+          label: `get ${shortCid(cid)}`,
+          signal,
+          serve: (machine) => this.#serveGet(machine, cid)
+        })
+        if (bytes.length > limits.shardBytesMax) throw new HoldfastError('PROTOCOL', 'the answer is larger than a shard')
+        return bytes
+      },
+      renewLeases: async (to, cids, { termMs }, signal) => {
+        const states = await this.#lease({ from, to, owner, signal }, { v: 1, op: 'renew', cids: [...cids], termMs })
+        if (states.length !== cids.length) throw new HoldfastError('PROTOCOL', 'an answer for each lease was expected')
+        return states
+      },
+      releaseLeases: async (to, cids, signal) => {
+        await this.#lease({ from, to, owner, signal }, { v: 1, op: 'release', cids: [...cids] })
+      },
+      getOffer: (to, signal) =>
+        this.#call({
+          from,
+          to,
+          plane: 'control',
+          label: 'offer',
+          signal,
+          serve: async (machine) => {
+            if (machine.behaviour.offers === 'garbage') throw new HoldfastError('PROTOCOL', 'an invalid offer')
+            return await machine.storage.offer()
+          }
+        })
+    }
+  }
+
+  async #servePut(machine: Machine, owner: string, cid: CID, bytes: Uint8Array, termMs: number): Promise<void> {
+    const { puts } = machine.behaviour
+    if (puts === 'refused') throw new HoldfastError('REFUSED', 'this provider does not want it')
+    if (puts === 'false-yes' && this.#components.budget.spend(machine.peerId, cid, 'pretended')) return
+    await machine.storage.put(owner, cid, bytes, termMs)
+  }
+
+  async #serveGet(machine: Machine, cid: CID): Promise<Uint8Array> {
+    const { gets } = machine.behaviour
+    const bytes = await machine.storage.get(cid)
+    if (gets === 'true' || !this.#components.budget.spend(machine.peerId, cid, 'denied')) return Uint8Array.from(bytes)
+    if (gets === 'missing') throw new HoldfastError('MISSING', 'no such block here')
+    if (gets === 'oversized') return new Uint8Array(limits.shardBytesMax + 1)
+    const other = Uint8Array.from(bytes)
+    if (this.#components.random.chance(0.2)) return other.subarray(0, Math.max(0, other.length - 1))
+    other[this.#components.random.int(other.length)]! ^= 1
+    return other
+  }
+
+  async #lease(
+    { owner, ...call }: { from: VirtualProcess; to: ProviderRef; owner: string; signal: AbortSignal | undefined },
+    request: LeaseRequest
+  ): Promise<LeaseState[]> {
+    if (request.cids.length > limits.leaseBatchMax) throw new HoldfastError('BAD_INPUT', 'too many leases in one request')
+    const body = leaseRequest.encode(request)
+    const answer = leaseAnswer.decode(
+      await this.#call({
+        ...call,
+        plane: 'control',
+        label: `${request.op} ${request.cids.map(shortCid).join(' ')}`,
+        serve: (machine) => this.#serveLease(machine, owner, body, request)
+      })
+    )
+    if ('error' in answer) throw new HoldfastError('PROTOCOL', answer.error.message)
+    return answer.states
+  }
+
+  async #serveLease(machine: Machine, owner: string, body: Uint8Array, request: LeaseRequest): Promise<Uint8Array> {
+    const { leases } = machine.behaviour
+    if (leases === 'garbage') return new Uint8Array([0xff])
+    if (request.op === 'renew' && leases === 'held') {
+      return leaseAnswer.encode({ v: 1, states: request.cids.map((): LeaseState => 'held') })
+    }
+    const answer = await machine.handlers.get(controlProtocols.lease)!(owner, body)
+    if (request.op === 'release' || leases === 'true') return answer
+    const decoded = leaseAnswer.decode(answer)
+    if ('error' in decoded) return answer
+    const states = decoded.states.map((state, at): LeaseState => {
+      return state === 'held' && this.#components.budget.spend(machine.peerId, request.cids[at]!, 'denied') ? 'missing' : state
+    })
+    return leaseAnswer.encode({ v: 1, states })
+  }
+
+  /** One request and its answer, or whatever comes of it. */
+  #call<T>({ from, to, plane, label, signal, serve }: Call<T>): Promise<T> {
+    const { timeline, random, trace } = this.#components
+    return new Promise<T>((resolve, reject) => {
+      if (signal?.aborted === true) {
+        reject(signal.reason)
+        return
+      }
+      const machine = this.machines.get(to.peerId)
+      let isOver = false
+      const settle = (outcome: string, tell: () => void): void => {
+        if (isOver || !from.isAlive) return
+        isOver = true
+        signal?.removeEventListener('abort', onAbort)
+        trace.note(`${to.peerId} ${label}: ${outcome}`)
+        tell()
+      }
+      const onAbort = (): void => settle('given up', () => reject(signal?.reason))
+      signal?.addEventListener('abort', onAbort, { once: true })
+      const unreachable = (): void => settle('offline', () => reject(new HoldfastError('OFFLINE', `no connection to ${to.peerId}`)))
+      if (machine === undefined) {
+        timeline.schedule(noRouteMs, unreachable)
+        return
+      }
+      const delay = (): number => (machine.latencyMs + random.exponential(machine.latencyMs / 4)) * machine.behaviour.slowness
+      timeline.schedule(delay(), () => {
+        // Whoever has given up may have sent it or not.
+        if ((isOver || !from.isAlive) && random.chance(0.5)) return
+        const { behaviour, process } = machine
+        const isHere = plane === 'data' ? to.dataUrls.includes(machine.dataUrl) : to.addresses.includes(machine.address)
+        if (behaviour.reach === 'silent' || machine.hasVanished || random.chance(behaviour.lossRate)) return
+        if (process === undefined || behaviour.reach === 'refused' || !isHere) {
+          timeline.schedule(delay(), unreachable)
+          return
+        }
+        const reset = (): void => void timeline.schedule(delay(), unreachable)
+        machine.connections.add(reset)
+        const answer = (outcome: string, tell: () => void): void => {
+          const { lossRate, stallMs } = machine.behaviour
+          process.schedule(stallMs + delay(), () => {
+            machine.connections.delete(reset)
+            if (machine.behaviour.reach === 'silent' || random.chance(lossRate)) return
+            settle(outcome, tell)
+          })
+        }
+        trace.note(`${to.peerId} hears ${label}`)
+        process.wait(serve(machine)).then(
+          (value) => answer('ok', () => resolve(value)),
+          (error: unknown) => {
+            const sent = onTheWire(error)
+            answer(sent.code, () => reject(sent))
+          }
+        )
+      })
+    })
+  }
+
+  #discovery(process: VirtualProcess): Discovery {
+    const { random } = this.#components
+    const addressOf = (machine: Machine): PeerAddress => ({ peerId: machine.peerId, addresses: [machine.address] })
+    const machines = this.machines
+    return {
+      announceProvider: () => {},
+      announceRoot: () => {},
+      findProviders: async function* (signal) {
+        await process.clock.sleep(50 + random.int(300), signal)
+        // Records of the dead linger for a while, and those of the living are not always found.
+        const found = random.shuffle([...machines.values()]).filter((machine) => random.chance(machine.isUp ? 0.97 : 0.5))
+        for (let at = 0; at < found.length; at += 20) {
+          for (const machine of found.slice(at, at + 20)) yield addressOf(machine)
+          await process.clock.sleep(20 + random.int(60), signal)
+        }
+      },
+      findPeer: async (peerId, signal) => {
+        await process.clock.sleep(100 + random.int(400), signal)
+        const machine = machines.get(peerId)
+        return machine?.isUp === true ? addressOf(machine) : undefined
+      }
+    }
+  }
+}
+
+/** What is left of a provider's error once it has crossed the network: a status, or none that is known. */
+function onTheWire(error: unknown): HoldfastError {
+  if (error instanceof HoldfastError && error.code !== 'BAD_INPUT' && (statusOfCode[error.code] !== undefined || error.code === 'PROTOCOL')) {
+    return new HoldfastError(error.code, error.message)
+  }
+  return new HoldfastError('PROTOCOL', `the provider failed: ${error instanceof Error ? error.message : String(error)}`)
+}

@@ -1,0 +1,17 @@
+/** What DESIGN section 3 promises, in numbers; worked out here again, so that an error in the product's own shows. */
+import type { Code } from '../erasure/erasure-coder.ts'
+
+/** Further losses that an acknowledged segment survives: `ceil(m / 2)`. */
+export function parityLossesMax({ m }: Pick<Code, 'm'>): number {
+  return Math.ceil(m / 2)
+}
+
+/** Shards that must be durable before a segment is acknowledged. */
+export function durableMin(code: Code): number {
+  return code.k + parityLossesMax(code)
+}
+
+/** Shards of a segment that any one failure domain may hold. */
+export function domainShardsMax({ m }: Pick<Code, 'm'>): number {
+  return Math.max(1, Math.floor(m / 2))
+}

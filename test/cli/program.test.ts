@@ -1,0 +1,209 @@
+import { execFileSync } from 'node:child_process'
+import { mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import path from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { launcher, runCli } from '../support/cli.ts'
+
+let directory: string
+beforeAll(async () => {
+  directory = await mkdtemp(path.join(tmpdir(), 'holdfast-cli-'))
+})
+afterAll(() => rm(directory, { recursive: true, force: true }))
+
+const commands = [
+  'up',
+  'provider',
+  'gateway',
+  'providers',
+  'status',
+  'health',
+  'key create',
+  'key list',
+  'key revoke',
+  'put',
+  'get',
+  'ls',
+  'rm'
+]
+
+describe.concurrent('help', () => {
+  it('lists every command, the environment and the exit codes', async ({ expect }) => {
+    const { status, stdout, stderr } = await runCli(['--help'])
+    expect([status, stderr]).toEqual([0, ''])
+    const text = stdout.toString()
+    for (const command of commands) expect(text).toContain(`  ${command.split(' ')[0]}`)
+    for (const name of ['HOLDFAST_ENDPOINT', 'HOLDFAST_ADMIN', 'HOLDFAST_LOG', 'AWS_ACCESS_KEY_ID', 'Exit codes:'])
+      expect(text).toContain(name)
+  })
+
+  it.each(commands)('of "%s" names its exit codes and --json', async (command) => {
+    const { status, stdout } = await runCli([...command.split(' '), '--help'])
+    expect(status).toBe(0)
+    expect(stdout.toString()).toMatch(/\nExit codes:\n {2}0 {4}\S/)
+    expect(stdout.toString()).toMatch(/\n {2}2 {4}\S/)
+    expect(stdout.toString()).toContain('--json')
+  })
+
+  it('knows its version', async () => {
+    const { stdout } = await runCli(['--version'])
+    expect(stdout.toString()).toMatch(/^\d+\.\d+\.\d+\n$/)
+  })
+})
+
+describe.concurrent('what is wrong with the command line', () => {
+  it.each([
+    [['nosuch'], 'unknown command'],
+    [['status', '--nosuch'], "unknown option '--nosuch'"],
+    [['status', 'stray'], 'too many arguments'],
+    [['put', 'file'], "missing required argument 's3-url'"],
+    [['put', 'file', 'http://b/k'], 's3://BUCKET/KEY'],
+    [['put', 'file', 's3://'], 'names no bucket'],
+    [['put', '-', 's3://bucket/dir/'], 'standard input has no name'],
+    [['get', 's3://bucket'], 'names no object'],
+    [['health', 's3://bucket/'], 'names no object'],
+    [['rm', 's3:///key'], 'names no bucket'],
+    [['up', '--providers', '2'], 'from 3 to 200'],
+    [['up', '--port', '70000'], 'from 0 to 65535'],
+    [['up', '--capacity', '10 bananas'], 'is not a size'],
+    [['up', '--code', '6-6'], 'K+M'],
+    [['up', '--code', '5+1'], 'parity'],
+    [['up', '--providers', '4', '--code', '3+2'], 'needs 5 providers'],
+    [['provider'], "required option '--data <dir>'"],
+    [['provider', '--data', 'x', '--capacity', '100'.repeat(9)], 'size'],
+    [['provider', '--data', 'x', '--listen', '4001'], 'HOST:PORT'],
+    [['provider', '--data', 'x', '--domain', 'two words'], 'domain'],
+    [['gateway', '--data', 'x', '--admin', 'localhost'], 'HOST:PORT'],
+    [['status', '--admin', 'ftp://x'], 'http://HOST:PORT'],
+    [['ls', '--endpoint', 'http://127.0.0.1:1/path'], 'endpoint']
+  ])('holdfast %j is refused with advice', async (args, advice) => {
+    const credentials = { AWS_ACCESS_KEY_ID: 'a', AWS_SECRET_ACCESS_KEY: 'b' }
+    const { status, stdout, stderr } = await runCli(args, { cwd: directory, env: credentials })
+    expect([status, stdout.toString()]).toEqual([2, ''])
+    expect(stderr).toContain(advice)
+    expect(stderr).not.toMatch(/\n\s+at /) // no stack trace
+  })
+
+  it('refuses an unknown log level, and an endpoint without a key', async () => {
+    const level = await runCli(['status'], { cwd: directory, env: { HOLDFAST_LOG: 'loud' } })
+    expect([level.status, level.stderr]).toEqual([2, expect.stringContaining('debug, info, warn, error')])
+    const key = await runCli(['ls', '--endpoint', 'http://127.0.0.1:1'], { cwd: directory })
+    expect([key.status, key.stderr]).toEqual([2, expect.stringContaining('AWS_ACCESS_KEY_ID')])
+  })
+
+  it('says so in JSON where JSON is wanted', async () => {
+    const { status, stderr } = await runCli(['get', 's3://bucket', '--json'], { cwd: directory })
+    expect(status).toBe(2)
+    expect(JSON.parse(stderr)).toMatchObject({ code: 'BAD_INPUT', message: expect.stringContaining('s3://BUCKET/KEY') })
+  })
+})
+
+describe('without a network', () => {
+  it('says that none runs there, and how to start one', async () => {
+    for (const args of [
+      ['status'],
+      ['providers'],
+      ['ls'],
+      ['put', launcher, 's3://b/k'],
+      ['key', 'list'],
+      ['health', 's3://b/k']
+    ]) {
+      const { status, stdout, stderr } = await runCli(args, { cwd: directory })
+      expect([args, status, stdout.toString()]).toEqual([args, 4, ''])
+      expect(stderr).toContain('holdfast up')
+    }
+  })
+
+  it('says that nothing answers where it was sent', async () => {
+    const env = {
+      AWS_ACCESS_KEY_ID: 'a',
+      AWS_SECRET_ACCESS_KEY: 'b',
+      HOLDFAST_ENDPOINT: 'http://127.0.0.1:1',
+      HOLDFAST_ADMIN: 'http://127.0.0.1:1'
+    }
+    for (const args of [['status'], ['ls']]) {
+      const { status, stderr } = await runCli(args, { cwd: directory, env })
+      expect([args, status]).toEqual([args, 4])
+      expect(stderr).toContain('no gateway answers at http://127.0.0.1:1')
+    }
+  })
+
+  it('does not take a damaged network file for none', async () => {
+    const damaged = await mkdtemp(path.join(directory, 'damaged-'))
+    await writeFile(path.join(damaged, 'network.json'), '{"endpoint":')
+    const { status, stderr } = await runCli(['status', '--data', damaged])
+    expect([status, stderr]).toEqual([2, expect.stringContaining('damaged')])
+  })
+
+  it('tells a missing file from a directory', async () => {
+    const missing = await runCli(['put', path.join(directory, 'nope'), 's3://b/k'], { cwd: directory })
+    expect([missing.status, missing.stderr]).toEqual([3, expect.stringContaining('no such file')])
+    const tree = await runCli(['put', directory, 's3://b/k'], { cwd: directory })
+    expect([tree.status, tree.stderr]).toEqual([2, expect.stringContaining('is a directory')])
+  })
+})
+
+describe('a gateway that is none', () => {
+  let server: Server
+  let origin: string
+  beforeAll(async () => {
+    server = createServer((request, response) => {
+      if (request.url === '/v1/status') response.end('<html>')
+      else if (request.url === '/v1/keys') response.writeHead(403).end('{"code":"FORBIDDEN","message":"not you"}')
+      else response.writeHead(500).end('{"code":"INTERNAL","message":"broken \\u001b[31m"}')
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    origin = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  })
+  afterAll(() => server.close())
+
+  it('maps what it answers to exit codes, and prints nothing that drives a terminal', async () => {
+    expect((await runCli(['status', '--admin', origin])).status).toBe(4)
+    expect((await runCli(['key', 'list', '--admin', origin])).status).toBe(5)
+    const { status, stderr } = await runCli(['providers', '--admin', origin])
+    expect([status, stderr]).toEqual([1, 'holdfast: broken \\x1b[31m\n'])
+  })
+})
+
+describe('the launcher', () => {
+  it('starts through a link, as npx links it', async () => {
+    const link = path.join(directory, 'holdfast')
+    await symlink(launcher, link)
+    const { status, stdout } = await runCli(['--version'], { command: [process.execPath, link], cwd: directory })
+    expect([status, stdout.toString()]).toEqual([0, expect.stringMatching(/^\d+\.\d+\.\d+\n$/)])
+  })
+
+  const oldNode = findOldNode()
+  it.skipIf(oldNode === undefined)(
+    'hands over to the runtime it brings when it is started with an older one',
+    async () => {
+      const command = [oldNode!, launcher]
+      const version = await runCli(['--version'], { command })
+      expect([version.status, version.stderr, version.stdout.toString()]).toEqual([
+        0,
+        '',
+        expect.stringMatching(/^\d+\.\d+\.\d+\n$/)
+      ])
+      const failed = await runCli(['nosuch'], { command })
+      expect([failed.status, failed.stderr]).toEqual([2, expect.stringContaining('unknown command')])
+    }
+  )
+})
+
+/** A Node below 22.19 on this machine, where there is one. */
+function findOldNode(): string | undefined {
+  const candidates = (process.env.PATH ?? '').split(path.delimiter).map((entry) => path.join(entry, 'node'))
+  return candidates.find((candidate) => {
+    try {
+      const [major, minor] = execFileSync(candidate, ['-p', 'process.versions.node'], { encoding: 'utf8' })
+        .trim()
+        .split('.')
+        .map(Number)
+      return major! < 22 || (major === 22 && minor! < 19)
+    } catch {
+      return false // not there
+    }
+  })
+}

@@ -1,0 +1,123 @@
+import { randomBytes } from 'node:crypto'
+import fc from 'fast-check'
+import { afterEach, describe, expect, test } from 'vitest'
+import { type CID, cidOfShard } from '../../src/content/cid.ts'
+import type { Lease, LeaseStore } from '../../src/provider/lease-store.ts'
+
+export interface LeaseStoreFixture {
+  store: LeaseStore
+  /** Closes the store and opens it again; absent where nothing outlives the process. */
+  reopen?: () => Promise<LeaseStore>
+  cleanUp: () => Promise<void>
+}
+
+const cids = Array.from({ length: 8 }, () => cidOfShard(randomBytes(10)))
+const texts = (found: readonly CID[]): string[] => found.map((cid) => cid.toString()).sort()
+
+/** What every `LeaseStore` promises. */
+export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreFixture>): void {
+  describe(`${name} as a LeaseStore`, () => {
+    const fixtures: LeaseStoreFixture[] = []
+    const opened = async (): Promise<LeaseStoreFixture> => {
+      const fixture = await open()
+      fixtures.push(fixture)
+      return fixture
+    }
+    afterEach(async () => {
+      for (const { cleanUp } of fixtures.splice(0)) await cleanUp()
+    })
+    const lease = (i: number, owner: string, until: number, bytes = 100): Lease => ({
+      cid: cids[i]!,
+      owner,
+      until,
+      bytes
+    })
+
+    test('grants, extends, and never shortens', async () => {
+      const { store } = await opened()
+      await store.grant([lease(0, 'a', 50)])
+      await store.grant([lease(0, 'a', 80)])
+      await store.grant([lease(0, 'a', 20)])
+      expect(await store.get('a', cids[0]!)).toMatchObject({ owner: 'a', until: 80, bytes: 100 })
+      expect(await store.get('b', cids[0]!)).toBeUndefined()
+      expect(await store.isLeased(cids[0]!)).toBe(true)
+      expect(await store.isLeased(cids[1]!)).toBe(false)
+    })
+
+    test('counts a block once, however many lease it', async () => {
+      const { store } = await opened()
+      await store.grant([lease(0, 'a', 50), lease(0, 'b', 60), lease(1, 'a', 50, 7)])
+      expect(await store.totals()).toEqual({ leases: 3, blocks: 2, bytes: 107 })
+      expect(await store.usedBytes()).toBe(107)
+      expect(texts(await store.release('a', [cids[0]!, cids[1]!, cids[2]!]))).toEqual(texts([cids[1]!]))
+      expect(await store.totals()).toEqual({ leases: 1, blocks: 1, bytes: 100 })
+    })
+
+    test('releasing ends one owner’s leases only, and again changes nothing', async () => {
+      const { store } = await opened()
+      await store.grant([lease(0, 'a', 50), lease(0, 'b', 60)])
+      expect(await store.release('a', [cids[0]!])).toEqual([])
+      expect(await store.release('a', [cids[0]!])).toEqual([])
+      expect(await store.release('nobody', [cids[0]!])).toEqual([])
+      expect(texts(await store.release('b', [cids[0]!]))).toEqual(texts([cids[0]!]))
+    })
+
+    test('expires what ran out before now, at most so many', async () => {
+      const { store } = await opened()
+      await store.grant([lease(0, 'a', 10), lease(1, 'a', 20), lease(2, 'a', 30), lease(2, 'b', 10)])
+      expect(await store.expire(10, 100)).toEqual([])
+      const first = await store.expire(25, 2)
+      const second = await store.expire(25, 2)
+      expect(texts([...first, ...second])).toEqual(texts([cids[0]!, cids[1]!]))
+      expect(await store.expire(25, 2)).toEqual([])
+      expect(await store.totals()).toEqual({ leases: 1, blocks: 1, bytes: 100 })
+    })
+
+    test('grants made together are all there when they resolve', async () => {
+      const { store, reopen } = await opened()
+      await Promise.all(cids.flatMap((_, i) => ['a', 'b', 'c'].map((owner) => store.grant([lease(i, owner, 1000)]))))
+      expect(await store.totals()).toEqual({ leases: 24, blocks: 8, bytes: 800 })
+      if (reopen === undefined) return
+      const again = await reopen()
+      expect(await again.totals()).toEqual({ leases: 24, blocks: 8, bytes: 800 })
+      expect(await again.get('b', cids[3]!)).toMatchObject({ until: 1000 })
+    })
+
+    test('agrees with a plain model, whatever is done to it', async () => {
+      const step = fc.record({
+        op: fc.constantFrom('grant', 'release', 'expire'),
+        cid: fc.nat(cids.length - 1),
+        owner: fc.constantFrom('a', 'b', 'c'),
+        time: fc.nat(20)
+      })
+      await fc.assert(
+        fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
+          const { store } = await opened()
+          const model = new Map<string, { cid: number; until: number }>()
+          const isLeased = (i: number): boolean => [...model.values()].some(({ cid }) => cid === i)
+          for (const { op, cid, owner, time } of steps) {
+            const key = `${owner}${cid}`
+            if (op === 'grant') {
+              await store.grant([lease(cid, owner, time)])
+              model.set(key, { cid, until: Math.max(time, model.get(key)?.until ?? 0) })
+            } else if (op === 'release') {
+              const had = model.delete(key)
+              expect(texts(await store.release(owner, [cids[cid]!]))).toEqual(
+                texts(had && !isLeased(cid) ? [cids[cid]!] : [])
+              )
+            } else {
+              const due = [...model].filter(([, { until }]) => until < time)
+              for (const [ended] of due) model.delete(ended)
+              const freed = new Set(due.map(([, it]) => it.cid).filter((i) => !isLeased(i)))
+              expect(texts(await store.expire(time, 100))).toEqual(texts([...freed].map((i) => cids[i]!)))
+            }
+          }
+          const blocks = new Set([...model.values()].map(({ cid }) => cid)).size
+          expect(await store.totals()).toEqual({ leases: model.size, blocks, bytes: 100 * blocks })
+          for (const [i, cid] of cids.entries()) expect(await store.isLeased(cid)).toBe(isLeased(i))
+        }),
+        { numRuns: 20 }
+      )
+    })
+  })
+}

@@ -1,0 +1,163 @@
+import { randomBytes } from 'node:crypto'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { type ErrorCode, isCode } from '../../src/base/errors.ts'
+import { limits } from '../../src/base/limits.ts'
+import { type CID, cidOfNode, cidOfShard, codecs } from '../../src/content/cid.ts'
+import type { ProviderClient, ProviderRef } from '../../src/transfer/provider-client.ts'
+
+export interface ProviderClientFixture {
+  client: ProviderClient
+  /** The same provider, asked by another gateway. */
+  otherClient: ProviderClient
+  /** A provider that is up, with room for at least 4 MiB and at most 16 MiB. */
+  provider: ProviderRef
+  /** A provider nobody can reach. */
+  absent: ProviderRef
+  /** Damages the stored bytes of a block behind the provider's back. */
+  rot: (cid: CID) => Promise<void>
+  cleanUp: () => Promise<void>
+}
+
+/** The code a promise rejects with; fails when it resolves. */
+export async function codeOf(promise: Promise<unknown>): Promise<ErrorCode | string> {
+  try {
+    await promise
+  } catch (error) {
+    return isCode(error, 'INTERNAL') || !(error instanceof Error) || !('code' in error)
+      ? String(error)
+      : String(error.code)
+  }
+  return 'resolved'
+}
+
+/** What every `ProviderClient` promises. */
+export function providerClientContract(name: string, open: () => Promise<ProviderClientFixture>): void {
+  describe(`${name} as a ProviderClient`, () => {
+    let fixture: ProviderClientFixture
+    beforeAll(async () => {
+      fixture = await open()
+    })
+    afterAll(async () => {
+      await fixture?.cleanUp()
+    })
+    const termMs = 60_000
+    const block = (length: number): { bytes: Buffer; cid: CID } => {
+      const bytes = randomBytes(length)
+      return { bytes, cid: cidOfShard(bytes) }
+    }
+
+    test('gives back what was put, up to the largest block', async () => {
+      const { client, provider } = fixture
+      for (const length of [0, 1, 65_537, limits.shardBytesMax]) {
+        const { bytes, cid } = block(length)
+        await client.putShard(provider, cid, bytes, { termMs })
+        await client.putShard(provider, cid, bytes, { termMs }) // idempotent
+        expect(Buffer.compare(await client.getShard(provider, cid), bytes)).toBe(0)
+      }
+      const node = randomBytes(500)
+      const cid = cidOfNode(codecs.dagCbor, node)
+      await client.putShard(provider, cid, node, { termMs, announce: true })
+      expect(Buffer.compare(await client.getShard(provider, cid), node)).toBe(0)
+    })
+
+    test('many requests at once keep their answers apart', async () => {
+      const { client, provider } = fixture
+      const blocks = Array.from({ length: 40 }, (_, i) => block(1000 + i))
+      await Promise.all(blocks.map(({ bytes, cid }) => client.putShard(provider, cid, bytes, { termMs })))
+      const back = await Promise.all(blocks.map(({ cid }) => client.getShard(provider, cid)))
+      for (const [i, bytes] of back.entries()) expect(Buffer.compare(bytes, blocks[i]!.bytes)).toBe(0)
+    })
+
+    test('tells what is missing, wrong and too large', async () => {
+      const { client, provider } = fixture
+      const { bytes, cid } = block(100)
+      expect(await codeOf(client.getShard(provider, cid))).toBe('MISSING')
+      expect(await codeOf(client.putShard(provider, cid, bytes.subarray(1), { termMs }))).toBe('WRONG')
+      expect(await codeOf(client.getShard(provider, cid))).toBe('MISSING')
+      const tooLarge = new Uint8Array(limits.shardBytesMax + 1)
+      expect(await codeOf(client.putShard(provider, cidOfShard(tooLarge), tooLarge, { termMs }))).toBe('BAD_INPUT')
+    })
+
+    test('a full provider says so, and takes blocks again once there is room', async () => {
+      const { client, provider } = fixture
+      const blocks = Array.from({ length: 17 }, () => block(limits.shardBytesMax))
+      const codes = await Promise.all(
+        blocks.map(({ bytes, cid }) => codeOf(client.putShard(provider, cid, bytes, { termMs })))
+      )
+      const kept = blocks.filter((_, i) => codes[i] === 'resolved')
+      expect(new Set(codes)).toEqual(new Set(['resolved', 'NO_SPACE']))
+      await client.releaseLeases(
+        provider,
+        kept.map(({ cid }) => cid)
+      )
+      const { bytes, cid } = block(limits.shardBytesMax)
+      await client.putShard(provider, cid, bytes, { termMs })
+      await client.releaseLeases(provider, [cid])
+    })
+
+    test('renews what is held, in order, and tells what is not', async () => {
+      const { client, provider } = fixture
+      const held = block(10)
+      const never = block(10)
+      await client.putShard(provider, held.cid, held.bytes, { termMs })
+      expect(await client.renewLeases(provider, [never.cid, held.cid, never.cid], { termMs })).toEqual([
+        'missing',
+        'held',
+        'missing'
+      ])
+      expect(await client.renewLeases(provider, [], { termMs })).toEqual([])
+    })
+
+    test('a block goes when the last of its owners lets go', async () => {
+      const { client, otherClient, provider } = fixture
+      const { bytes, cid } = block(50)
+      await client.putShard(provider, cid, bytes, { termMs })
+      await otherClient.putShard(provider, cid, bytes, { termMs })
+      await client.releaseLeases(provider, [cid, block(1).cid])
+      expect((await client.getShard(provider, cid)).length).toBe(50)
+      await otherClient.releaseLeases(provider, [cid])
+      expect(await codeOf(client.getShard(provider, cid))).toBe('MISSING')
+    })
+
+    test('a block that rots is never given out, counts as missing, and can be put again', async () => {
+      const { client, provider, rot } = fixture
+      const { bytes, cid } = block(5000)
+      await client.putShard(provider, cid, bytes, { termMs })
+      await rot(cid)
+      const answer = client.getShard(provider, cid)
+      expect(await codeOf(answer)).toBe('MISSING')
+      expect(await client.renewLeases(provider, [cid], { termMs })).toEqual(['missing'])
+      await client.putShard(provider, cid, bytes, { termMs })
+      expect(Buffer.compare(await client.getShard(provider, cid), bytes)).toBe(0)
+      expect(await client.renewLeases(provider, [cid], { termMs })).toEqual(['held'])
+    })
+
+    test('the offer is the provider’s, signed, and follows what is used', async () => {
+      const { client, provider } = fixture
+      const offer = await client.getOffer(provider)
+      expect(offer.peerId).toBe(provider.peerId)
+      expect(offer.freeBytes).toBeLessThanOrEqual(offer.capacityBytes)
+      expect(offer.accepting).toBe(true)
+    })
+
+    test('nobody there is OFFLINE, by every way of asking', async () => {
+      const { client, absent } = fixture
+      const { bytes, cid } = block(10)
+      expect(await codeOf(client.putShard(absent, cid, bytes, { termMs }))).toBe('OFFLINE')
+      expect(await codeOf(client.getShard(absent, cid))).toBe('OFFLINE')
+      expect(await codeOf(client.renewLeases(absent, [cid], { termMs }))).toBe('OFFLINE')
+      expect(await codeOf(client.releaseLeases(absent, [cid]))).toBe('OFFLINE')
+      expect(await codeOf(client.getOffer(absent))).toBe('OFFLINE')
+    })
+
+    test('an aborted request rejects with the signal’s reason', async () => {
+      const { client, provider } = fixture
+      const { bytes, cid } = block(10)
+      const reason = new Error('changed my mind')
+      const aborted = AbortSignal.abort(reason)
+      await expect(client.getShard(provider, cid, aborted)).rejects.toBe(reason)
+      await expect(client.putShard(provider, cid, bytes, { termMs, signal: aborted })).rejects.toBe(reason)
+      await expect(client.getOffer(provider, aborted)).rejects.toBe(reason)
+    })
+  })
+}
