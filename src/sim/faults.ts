@@ -146,7 +146,8 @@ export class Faults {
     const objects = model.objects()
     if (objects.length === 0) return false
     const { bucket, key, version } = this.#random.pick(objects)
-    const segment = truth.segments.get(this.#random.pick(truth.contents.get(version.contentId) ?? [-1]))
+    const ids = truth.contents.get(version.contentId)?.segmentIds ?? []
+    const segment = ids.length === 0 ? undefined : truth.segments.get(this.#random.pick(ids))
     if (segment === undefined || truth.goodShards(segment).length < segment.k + segment.m) return false
     const holders = segment.shards.map(({ provider }) => machines.get(provider!)!)
     const victims = this.#random.shuffle(holders).slice(0, segment.m)

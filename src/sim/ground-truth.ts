@@ -27,7 +27,7 @@ export class GroundTruth implements LossBudget {
   /** Segments that the index names, as of the last write to it that concerned them. */
   readonly segments = new Map<number, StoredSegment>()
   /** Segments of each content, and of each upload's parts, as they were committed. */
-  readonly contents = new Map<number, readonly number[]>()
+  readonly contents = new Map<number, { segmentIds: readonly number[]; blockIds: readonly number[] }>()
   readonly uploads = new Map<string, readonly number[]>()
   /** Segments that may be gone from the index. */
   readonly doubtful = new Set<number>()

@@ -263,6 +263,13 @@ export class SimulatedDisk {
     return [...this.#held.values()]
   }
 
+  /** Bytes of all of them. */
+  async bytes(): Promise<number> {
+    let total = 0
+    for await (const { bytes } of this.#blocks.list()) total += bytes
+    return total
+  }
+
   /** Flips a bit of the block. */
   async rot(cid: CID): Promise<void> {
     const bytes = await this.#blocks.get(cid)

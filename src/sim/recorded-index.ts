@@ -47,6 +47,11 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
     }
   }
 
+  const idsOf = (contentId: number): number[] => {
+    const { segmentIds = [], blockIds = [] } = truth.contents.get(contentId) ?? {}
+    return [...segmentIds, ...blockIds]
+  }
+
   /** One write after another, as in a database with one writer; each takes a while before it is done, and after. */
   const write = <T>(label: string, work: () => Promise<T>): Promise<T> => {
     const turn = last.then(async () => {
@@ -96,8 +101,8 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
     for (const segment of written) invariants.acknowledged(segment, what)
     if (model.commit(object, committed.contentId) === undefined) invariants.report(0, `${what}: nobody wrote an object with ETag ${object.etag}`)
     await refresh([...committed.segmentIds, ...committed.blockIds])
-    truth.contents.set(committed.contentId, [...committed.segmentIds, ...committed.blockIds])
-    if (replaced !== undefined) await retire(truth.contents.get(replaced.contentId))
+    truth.contents.set(committed.contentId, committed)
+    if (replaced !== undefined) await retire(idsOf(replaced.contentId))
     return committed
   }
 
@@ -122,7 +127,7 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
         if (wasThere !== (model.current(bucket, key) !== undefined)) invariants.report(0, `${bucket}/${key}: deleted, or not, against the model`)
         const removed = model.current(bucket, key)
         model.remove(bucket, key)
-        if (removed !== undefined) await retire(truth.contents.get(removed.contentId))
+        if (removed !== undefined) await retire(idsOf(removed.contentId))
         return wasThere
       }),
     listObjects: read(index.listObjects),

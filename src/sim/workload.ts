@@ -174,8 +174,8 @@ export class Workload {
 
   #segmentsOf(version: Version): StoredSegment[] {
     const { truth } = this.#world
-    const ids = truth.contents.get(version.contentId) ?? []
-    return ids.flatMap((id) => truth.segments.get(id) ?? []).filter(({ nonce, k }) => k > 1 || nonce.length > 0)
+    const ids = truth.contents.get(version.contentId)?.segmentIds ?? []
+    return ids.flatMap((id) => truth.segments.get(id) ?? [])
   }
 
   #range(size: number): [number, number] {

@@ -1,0 +1,419 @@
+/**
+ * A hundred providers, one gateway, its clients, and what befalls them. First faults rage and nothing may go wrong; then
+ * they stop and all must come right: every object at full margin, every lease held, all rubbish gone.
+ */
+import type { Clock } from '../base/clock.ts'
+import { HoldfastError } from '../base/errors.ts'
+import { dayMs, hourMs, limits, minuteMs, secondMs } from '../base/limits.ts'
+import { silentLog } from '../base/log.ts'
+import { type CID, shardCid } from '../content/cid.ts'
+import { readManifest } from '../content/manifest.ts'
+import type { Code } from '../erasure/erasure-coder.ts'
+import { createWasmCoder } from '../erasure/wasm-coder.ts'
+import type { MetadataIndex } from '../metadata/index-store.ts'
+import { openSqliteIndex } from '../metadata/sqlite.ts'
+import { createSyncCodec, type SegmentCodec } from '../object/segment-codec.ts'
+import { Faults } from './faults.ts'
+import { type Gateway, gatewayPeerId, startGateway } from './gateway.ts'
+import { GroundTruth } from './ground-truth.ts'
+import { Invariants } from './invariants.ts'
+import { Machine } from './machine.ts'
+import { Model } from './model.ts'
+import { SimulatedNetwork } from './network.ts'
+import { recordIndex } from './recorded-index.ts'
+import { type SeededRandom, seededRandom } from './seeded-random.ts'
+import { shortCid, Trace } from './trace.ts'
+import { Timeline, VirtualProcess } from './virtual-clock.ts'
+import { account, buckets, Workload } from './workload.ts'
+
+export interface WorldInit {
+  seed: number
+  machines?: number
+  /** How long faults rage. */
+  faultsMs?: number
+  /** The planted bug: shards short of the quorum at which a write is acknowledged. */
+  quorumSlack?: number
+}
+
+/** What a seed decides before anything happens. */
+export interface Scenario {
+  code: Code | undefined
+  shardBytesMax: number
+  operators: number
+  clients: number
+  keys: number
+  pauseMs: number
+  faultsMs: number
+  /** Whether months pass in the end, and leases must be renewed again and again. */
+  isLong: boolean
+}
+
+const codes: ReadonlyArray<Code | undefined> = [
+  undefined,
+  { k: 1, m: 2 },
+  { k: 2, m: 2 },
+  { k: 3, m: 3 },
+  { k: 4, m: 2 },
+  { k: 4, m: 5 },
+  { k: 6, m: 6 },
+  { k: 8, m: 4 }
+]
+
+const defaultMachines = 100
+/** Until everything has come right after the last fault. Providers that were away for long are asked again late. */
+const convergenceMsMax = 30 * minuteMs
+/** Longer than a provisional lease and the grace after it. */
+const dayAwayMs = dayMs + 2 * hourMs
+const monthAwayMs = 14 * dayMs
+
+export class World {
+  readonly timeline = new Timeline()
+  /** The clock of those who are not part of the system. */
+  readonly clock: Clock
+  readonly trace: Trace
+  readonly machines: ReadonlyMap<string, Machine>
+  readonly model = new Model()
+  readonly truth: GroundTruth
+  readonly invariants: Invariants
+  readonly workload: Workload
+  readonly faults: Faults
+  readonly scenario: Scenario
+  /** How often what happened. */
+  readonly stats = new Map<string, number>()
+  /** All providers are well, and known to be: nothing has an excuse to fail. */
+  isCalm = false
+  gateway: Gateway | undefined
+
+  readonly #random: SeededRandom
+  readonly #network: SimulatedNetwork
+  readonly #index: MetadataIndex
+  readonly #codec: SegmentCodec
+  readonly #masterKey: Uint8Array
+  readonly #quorumSlack: number
+
+  static async create(init: WorldInit): Promise<World> {
+    return new World(init, await openSqliteIndex(':memory:'))
+  }
+
+  private constructor(init: WorldInit, index: MetadataIndex) {
+    const random = seededRandom(init.seed)
+    this.#random = random
+    this.#index = index
+    this.#quorumSlack = init.quorumSlack ?? 0
+    this.#masterKey = random.bytes(32)
+    this.clock = new VirtualProcess(this.timeline).clock
+    this.trace = new Trace(this.timeline)
+    this.scenario = drawScenario(random.fork('scenario'), init)
+
+    const budget = { spend: (...asked: Parameters<GroundTruth['spend']>) => this.truth.spend(...asked) }
+    this.#network = new SimulatedNetwork({ timeline: this.timeline, random: random.fork('network'), trace: this.trace, budget })
+    this.machines = this.#network.machines
+    this.truth = new GroundTruth(this.timeline, this.machines)
+    this.invariants = new Invariants(this.truth, this.machines)
+    this.#buildMachines(init.machines ?? defaultMachines, random.fork('machines'))
+    this.#codec = this.#observedCodec()
+    this.workload = new Workload(this, random.fork('workload'), this.scenario.keys)
+    this.faults = new Faults(this, random.fork('faults'))
+    this.timeline.afterEvent = () => this.invariants.check()
+    this.trace.note(`seed ${init.seed}: ${JSON.stringify(this.scenario)} faults: ${this.faults.names.join(', ')}`)
+  }
+
+  get shardBytesMax(): number {
+    return this.scenario.shardBytesMax
+  }
+
+  /** Bytes of a full segment. */
+  get segmentBytes(): number {
+    return (this.scenario.code?.k ?? limits.codeShardsDefaultMax / 2) * this.shardBytesMax
+  }
+
+  readonly count = (what: string): void => {
+    this.stats.set(what, (this.stats.get(what) ?? 0) + 1)
+  }
+
+  /**
+   * Everything, from the first start to the last check.
+   *
+   * @throws Violation
+   */
+  async run(): Promise<void> {
+    try {
+      await this.timeline.drive(this.#live())
+      this.invariants.check()
+    } finally {
+      this.gateway?.process.kill()
+      await this.#index.close()
+    }
+  }
+
+  /** @returns whether there was one to kill. It is back after a while. */
+  killGateway(backAfterMs: number): boolean {
+    if (this.gateway === undefined) return false
+    this.trace.note('fault: gateway killed')
+    this.gateway.process.kill()
+    this.gateway = undefined
+    void this.clock.sleep(backAfterMs).then(() => this.#startGateway())
+    return true
+  }
+
+  async #live(): Promise<void> {
+    for (const machine of this.machines.values()) machine.start()
+    await this.#startGateway()
+    for (const { name, isPublic } of buckets) await this.gateway!.store.createBucket(name, account, { isPublic })
+    await this.#rage()
+    await this.#startGateway()
+    await this.#converge('after the faults')
+    await this.#calmRequests()
+    await this.#converge('after more requests')
+    await this.#away(dayAwayMs)
+    await this.#checkRubbishGone()
+    if (this.scenario.isLong) {
+      for (let i = 0; i < 4; i++) {
+        await this.#startGateway()
+        await this.#converge('after two weeks more')
+        await this.#away(monthAwayMs)
+      }
+    }
+    await this.#startGateway()
+    await this.#converge('at the end')
+    await this.#readEverything()
+    await this.#survive()
+  }
+
+  /** Clients at work while faults strike. */
+  async #rage(): Promise<void> {
+    const { clients, pauseMs, faultsMs } = this.scenario
+    const working = Array.from({ length: clients }, () => this.workload.client(pauseMs))
+    void this.faults.run()
+    await this.clock.sleep(faultsMs)
+    this.workload.stop()
+    this.faults.end()
+    await Promise.all(working)
+  }
+
+  async #startGateway(): Promise<void> {
+    if (this.gateway !== undefined) return
+    const process = new VirtualProcess(this.timeline)
+    const random = this.#random.fork('gateway')
+    const { trace, model, truth, invariants } = this
+    const index = recordIndex({ index: this.#index, process, random: random.fork('index'), trace, model, truth, invariants })
+    trace.note('gateway starts')
+    // Known at once: whoever asks to start it meanwhile must not get a second one.
+    const starting = startGateway(
+      { process, network: this.#network, index, codec: this.#codec, masterKey: this.#masterKey, random, trace },
+      { code: this.scenario.code, shardBytesMax: this.shardBytesMax, quorumSlack: this.#quorumSlack }
+    )
+    const gateway = await starting
+    if (this.gateway === undefined) this.gateway = gateway
+    else process.kill()
+  }
+
+  /** Until every segment has all its shards, every lease is long, and nothing waits to be released. */
+  async #converge(when: string): Promise<void> {
+    const until = this.clock.now() + convergenceMsMax
+    let missing = await this.#unfinished()
+    while (missing !== undefined && this.clock.now() < until) {
+      await this.clock.sleep(5 * secondMs)
+      missing = await this.#unfinished()
+    }
+    if (missing !== undefined) this.invariants.report(0, `${when}: ${missing}, ${convergenceMsMax / minuteMs} minutes after the last fault`)
+    for (const segment of this.truth.segments.values()) this.#checkFullMargin(segment.id, when)
+    this.trace.note(`all is well ${when}`)
+  }
+
+  /** What is still to be done, if anything. */
+  async #unfinished(): Promise<string | undefined> {
+    const { incompleteSegments } = await this.#index.totals()
+    if (incompleteSegments > 0) return `${incompleteSegments} segments lack shards`
+    const releasing = await this.#index.listReleaseProviders()
+    if (releasing.length > 0) return `shards wait to be released at ${releasing.join(', ')}`
+    const soon = this.clock.now() + limits.committedLeaseMs / 2
+    for (const { provider } of await this.#index.listHolders()) {
+      const due = await this.#index.listLeasesDue(provider, soon, 1)
+      if (due.length > 0) return `a lease at ${provider} was not renewed`
+    }
+    return undefined
+  }
+
+  #checkFullMargin(segmentId: number, when: string): void {
+    const segment = this.truth.segments.get(segmentId)
+    if (segment === undefined || this.truth.doubtful.has(segmentId)) return
+    for (const [index, { provider, cid, state }] of segment.shards.entries()) {
+      const machine = this.machines.get(provider ?? '')
+      if (machine?.disk.holds(cid) !== true || state !== 'healthy') {
+        this.invariants.report(3, `${when}: shard ${index} (${shortCid(cid)}) of segment ${segmentId} is ${state} and not at ${provider}`)
+      }
+    }
+  }
+
+  /** The same requests as before, none of which has an excuse now. */
+  async #calmRequests(): Promise<void> {
+    this.isCalm = true
+    for (let i = 0; i < 4; i++) {
+      await this.workload.put()
+      await this.workload.get()
+    }
+    this.isCalm = false
+  }
+
+  /** Nobody runs the gateway for so long, and nobody asks. */
+  async #away(ms: number): Promise<void> {
+    this.gateway?.process.kill()
+    this.gateway = undefined
+    this.trace.note(`nobody is there for ${ms / hourMs} hours`)
+    await this.clock.sleep(ms)
+  }
+
+  /** Providers hold what the index counts on under a lease, and nothing else. */
+  async #checkRubbishGone(): Promise<void> {
+    const needed = new Map<string, Set<string>>()
+    for (const id of [...this.truth.segments.keys()]) {
+      const segment = await this.#index.getSegment(id)
+      this.truth.update(id, segment)
+      for (const { provider, cid } of segment?.shards ?? []) {
+        const cids = needed.get(provider!) ?? new Set()
+        needed.set(provider!, cids.add(cid.toString()))
+      }
+    }
+    for (const machine of this.machines.values()) await this.#checkHolds(machine, needed.get(machine.peerId) ?? new Set())
+  }
+
+  async #checkHolds(machine: Machine, needed: ReadonlySet<string>): Promise<void> {
+    const held = new Map(machine.disk.cids().map((cid) => [cid.toString(), cid]))
+    for (const [key, cid] of held) {
+      if (!needed.has(key)) this.invariants.report(0, `${machine.peerId} still has ${shortCid(cid)}, which nothing needs`)
+      const lease = await machine.leases.get(gatewayPeerId, cid)
+      if (lease === undefined || lease.until < this.clock.now() + limits.committedLeaseMs / 3) {
+        this.invariants.report(1, `${machine.peerId} keeps ${shortCid(cid)} without a long lease`)
+      }
+    }
+    for (const key of needed) if (!held.has(key)) this.invariants.report(1, `${machine.peerId} has lost ${key.slice(-8)}`)
+    const { usedBytes, reservedBytes } = await machine.storage.stats()
+    const bytes = await machine.disk.bytes()
+    if (usedBytes !== bytes || reservedBytes !== 0) {
+      this.invariants.report(0, `${machine.peerId} counts ${usedBytes} bytes, and ${reservedBytes} being written; ${bytes} are there`)
+    }
+  }
+
+  /** Every object as it should be; its manifest, fetched and checked by CID alone, says of what it is made. */
+  async #readEverything(): Promise<void> {
+    this.isCalm = true
+    const { store } = this.gateway!
+    const objects = this.model.objects()
+    for (const { bucket, key, version } of objects) {
+      const opened = await store.openObject(bucket, key)
+      const chunks: Uint8Array[] = []
+      for await (const chunk of opened.read(0, version.bytes.length)) chunks.push(chunk)
+      opened.close()
+      if (Buffer.compare(Buffer.concat(chunks), version.bytes) !== 0) this.invariants.report(2, `${bucket}/${key} has changed`)
+      const { root, etag } = opened.record
+      if (root.toString() !== version.root || etag !== version.etag) this.invariants.report(4, `${bucket}/${key} has another root or ETag`)
+      await this.#checkManifest(root, version.contentId, version.bytes.length)
+      const { segments, blocks } = await store.health(bucket, key)
+      for (const { code, margin } of [...segments, ...blocks]) {
+        const m = Number(code.split('+')[1])
+        if (margin !== m) this.invariants.report(3, `${bucket}/${key}: a ${code} segment has margin ${margin} when all is well`)
+      }
+    }
+    const listed = await Promise.all(buckets.map(({ name }) => store.listObjects(name, { prefix: '', delimiter: '', after: '', limit: 1000 })))
+    const keys = listed.flatMap((page) => page.objects.map(({ bucket, key }) => `${bucket}/${key}`))
+    const expected = objects.map(({ bucket, key }) => `${bucket}/${key}`)
+    if (keys.sort().join() !== expected.sort().join()) this.invariants.report(0, `the listing has ${keys.join()}, not ${expected.join()}`)
+  }
+
+  async #checkManifest(root: CID, contentId: number, size: number): Promise<void> {
+    const manifest = await readManifest(root, (cid) => this.gateway!.store.getBlock(cid))
+    const stored = await this.#index.getSegments(contentId, 0, Math.max(1, size))
+    const named = manifest.segments.map(({ shards }) => shards.join())
+    const kept = stored.map(({ segment }) => segment.shards.map(({ cid }) => cid).join())
+    if (manifest.size !== size || named.join() !== kept.join()) this.invariants.report(4, `manifest ${root} is not what is stored`)
+  }
+
+  /** Invariant 3 as it is written: any one domain at once; any `m` shards at once; everything reads back identical. */
+  async #survive(): Promise<void> {
+    const objects = this.#random.shuffle(this.model.objects())
+    const somebody = this.#random.pick([...this.machines.values()])
+    const domain = [...this.machines.values()].filter(({ domains }) => domains.includes(somebody.domains[0]!))
+    await this.#without(domain, async () => {
+      for (const object of objects) await this.workload.get(object)
+    })
+    for (const { bucket, key, version } of objects.slice(0, 3)) {
+      for (const id of truthIds(this.truth, version.contentId)) {
+        const segment = this.truth.segments.get(id)!
+        const victims = this.#random.shuffle(segment.shards).slice(0, segment.m)
+        const machines = victims.map(({ provider }) => this.machines.get(provider!)!)
+        await this.#without(machines, () => this.workload.get({ bucket, key }))
+      }
+    }
+  }
+
+  async #without(machines: readonly Machine[], work: () => Promise<void>): Promise<void> {
+    for (const machine of machines) machine.crash(this.#random.pick(['killed', 'vanished']))
+    await work()
+    for (const machine of machines) machine.start()
+    await this.clock.sleep(5 * secondMs)
+  }
+
+  #buildMachines(count: number, random: SeededRandom): void {
+    const isPublic = random.chance(0.5)
+    for (let i = 0; i < count; i++) {
+      const peerId = `p${String(i).padStart(3, '0')}`
+      const operator = i % this.scenario.operators
+      // Now and then an operator has a machine in somebody else's network: the two domains overlap.
+      const network = isPublic && random.chance(0.03) ? random.int(this.scenario.operators) : operator
+      const host = isPublic ? `198.51.${network}.${i + 1}` : `10.0.${network}.${i + 1}`
+      const domains = isPublic ? [`operator ${operator}`, `network ${network}`] : [`operator ${operator}`]
+      const machine = new Machine(
+        { timeline: this.timeline, random: random.fork(peerId), log: silentLog },
+        {
+          peerId,
+          operator: `operator-${operator}`,
+          host,
+          domains,
+          capacityBytes: 1_000_000 * (1 + random.int(4)),
+          skewMs: random.int(4 * minuteMs) - 2 * minuteMs,
+          latencyMs: Math.ceil(2 + random.exponential(25)),
+          collectEveryMs: this.scenario.isLong ? 6 * hourMs : hourMs
+        }
+      )
+      machine.disk.onPut = (cid) => this.truth.stored(peerId, cid)
+      machine.disk.onDelete = (cid) => {
+        void this.#index.findHolders(cid).then((holders) => this.invariants.deleted(peerId, cid, holders))
+      }
+      this.#network.machines.set(peerId, machine)
+    }
+  }
+
+  /** The real codec; the ground truth hears which shards belong together. */
+  #observedCodec(): SegmentCodec {
+    const codec = createSyncCodec(createWasmCoder())
+    return {
+      ...codec,
+      encode: async (job) => {
+        const encoded = await codec.encode(job)
+        this.truth.coded(job.code, encoded.digests.map(shardCid))
+        return encoded
+      }
+    }
+  }
+}
+
+const truthIds = (truth: GroundTruth, contentId: number): number[] => {
+  const { segmentIds = [], blockIds = [] } = truth.contents.get(contentId) ?? {}
+  return [...segmentIds, ...blockIds].filter((id) => truth.segments.has(id))
+}
+
+function drawScenario(random: SeededRandom, init: WorldInit): Scenario {
+  const faultsMs = init.faultsMs ?? random.pick([30, 60, 90]) * secondMs
+  if (faultsMs < 0) throw new HoldfastError('BAD_INPUT', 'faults cannot rage for less than no time')
+  return {
+    code: random.pick(codes),
+    shardBytesMax: random.pick([16, 64, 200]),
+    operators: random.pick([100, 50, 33, 25]),
+    clients: 2 + random.int(6),
+    keys: 2 + random.int(5),
+    pauseMs: random.pick([500, 2000, 6000]),
+    faultsMs,
+    isLong: random.chance(0.1)
+  }
+}
