@@ -5,7 +5,7 @@ import { KiB, MiB, secondMs } from '../../src/base/limits.ts'
 import { systemClock } from '../../src/base/system.ts'
 import { formatCode } from '../../src/erasure/erasure-coder.ts'
 import { DataSource } from '../data.ts'
-import { type Benchmark, collect, figuresOf, measureRow, type Sampling, samplingOf } from '../harness.ts'
+import { type Benchmark, collect, figuresOf, measureRow, type Sampling, type Scale, samplingOf } from '../harness.ts'
 import { codeInUse, measureLimits, providersDefault } from '../limits.ts'
 import type { Row } from '../result.ts'
 import { type BenchNetwork, runtimeVersionOf } from './network.ts'
@@ -31,20 +31,25 @@ interface Workload {
   /** Requests at once. */
   width: number
   /** Objects of one sample. */
-  objects: { smoke: number; full: number }
+  objects: number
 }
 
-const bulkBytes = 64 * MiB
-const smallBytes = 4 * KiB
+/** Large objects: what counts is bytes. */
+const bulkWorkloads = (scale: Scale): Workload[] =>
+  scale === 'full'
+    ? [
+        { id: '64MiB-c1', size: 64 * MiB, width: 1, objects: 4 },
+        { id: '64MiB-c16', size: 64 * MiB, width: 16, objects: 16 }
+      ]
+    : [
+        { id: '2MiB-c1', size: 2 * MiB, width: 1, objects: 2 },
+        { id: '2MiB-c16', size: 2 * MiB, width: 16, objects: 16 }
+      ]
 
-const bulkWorkloads: readonly Workload[] = [
-  { id: '64MiB-c1', size: bulkBytes, width: 1, objects: { smoke: 1, full: 4 } },
-  { id: '64MiB-c16', size: bulkBytes, width: 16, objects: { smoke: 2, full: 16 } }
-]
-
-const smallWorkloads: readonly Workload[] = [
-  { id: '4KiB-c1', size: smallBytes, width: 1, objects: { smoke: 8, full: 128 } },
-  { id: '4KiB-c16', size: smallBytes, width: 16, objects: { smoke: 32, full: 1024 } }
+/** Small objects: what counts is requests. */
+const smallWorkloads = (scale: Scale): Workload[] => [
+  { id: '4KiB-c1', size: 4 * KiB, width: 1, objects: scale === 'full' ? 128 : 8 },
+  { id: '4KiB-c16', size: 4 * KiB, width: 16, objects: scale === 'full' ? 1024 : 32 }
 ]
 
 const bucket = 'bench'
@@ -56,6 +61,8 @@ export const throughput: Benchmark = {
     const { scale, seed, directory, code, runtimes, progress, signal } = context
     const providers = context.providers ?? providersDefault
     const sampling = samplingOf(scale)
+    const bulk = bulkWorkloads(scale)
+    const small = smallWorkloads(scale)
     const limits = await measureLimits(context)
     progress(`throughput: starting ${providers} providers and a gateway`)
     const place = { directory: join(directory, 'network'), providers, code, runtime: runtimes[0], signal }
@@ -67,13 +74,13 @@ export const throughput: Benchmark = {
       const samplesOf = async ({ id, size, width, objects }: Workload): Promise<Round[]> => {
         progress(`throughput: ${id}`)
         const nextRound = (): Promise<Round> => {
-          const numbers = Array.from({ length: objects[scale] }, () => made++)
+          const numbers = Array.from({ length: objects }, () => made++)
           const named = numbers.map((number) => ({ key: `${id}/${number}`, data: data.object(number, size) }))
           return runRound({ network, client, bucket, objects: named, width })
         }
         return await collect(sampling, nextRound, signal)
       }
-      for (const workload of bulkWorkloads) {
+      for (const workload of bulk) {
         const rounds = await samplesOf(workload)
         measured.push(
           rowOf(
@@ -92,7 +99,7 @@ export const throughput: Benchmark = {
           )
         )
       }
-      for (const workload of smallWorkloads) {
+      for (const workload of small) {
         const rounds = await samplesOf(workload)
         measured.push(
           rowOf(
@@ -120,9 +127,7 @@ export const throughput: Benchmark = {
         providers,
         code: formatCode(codeInUse(context)),
         runtime: runtimeVersionOf(runtimes[0]),
-        ...Object.fromEntries(
-          [...bulkWorkloads, ...smallWorkloads].map(({ id, objects }) => [`objects of a sample, ${id}`, objects[scale]])
-        ),
+        ...Object.fromEntries([...bulk, ...small].map(({ id, objects }) => [`objects of a sample, ${id}`, objects])),
         ...sampling
       },
       notes: [

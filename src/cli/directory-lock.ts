@@ -17,12 +17,13 @@ const pollMs = 100
 const sqliteBusy = 5
 
 function tryLock(file: string): DatabaseSync | undefined {
-  const database = new DatabaseSync(file, { timeout: 0 })
+  let database: DatabaseSync | undefined
   try {
+    database = new DatabaseSync(file, { timeout: 0 })
     database.exec('PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE')
     return database
   } catch (error) {
-    database.close()
+    database?.close()
     if ((error as { errcode?: number }).errcode === sqliteBusy) return undefined
     throw new HoldfastError('BAD_CONFIG', `cannot lock ${file}: ${messageOf(error)}`, { cause: error })
   }

@@ -1,23 +1,21 @@
 /** `DIR/network.json`: how everything else on the machine finds a running network. Written when ready, gone when not. */
 import { readFile, rm } from 'node:fs/promises'
 import path from 'node:path'
-import { z } from 'zod'
+import type { ZodType } from 'zod'
 import { writeFileDurably } from '../base/durable-file.ts'
 import { HoldfastError, messageOf } from '../base/errors.ts'
 
-const networkFileSchema = z.object({
+export interface NetworkFile {
   /** Origin of the S3 endpoint. */
-  endpoint: z.url(),
-  accessKeyId: z.string().min(1),
-  secretAccessKey: z.string().min(1),
+  endpoint: string
+  accessKeyId: string
+  secretAccessKey: string
   /** Origin of the admin API and the dashboard. */
-  admin: z.url(),
+  admin: string
   /** Multiaddrs by which another node joins. */
-  bootstrap: z.array(z.string()),
-  providers: z.array(z.object({ peerId: z.string(), pid: z.number().int(), data: z.string() }))
-})
-
-export type NetworkFile = z.infer<typeof networkFileSchema>
+  bootstrap: string[]
+  providers: Array<{ peerId: string; pid: number; data: string }>
+}
 
 export const networkFilePath = (directory: string): string => path.join(directory, 'network.json')
 
@@ -47,8 +45,17 @@ export async function readNetworkFile(directory: string): Promise<NetworkFile> {
       { cause }
     )
   }
+  const { z } = await import('zod') // half of a start's time, for those who need it
+  const schema: ZodType<NetworkFile> = z.object({
+    endpoint: z.url(),
+    accessKeyId: z.string().min(1),
+    secretAccessKey: z.string().min(1),
+    admin: z.url(),
+    bootstrap: z.array(z.string()),
+    providers: z.array(z.object({ peerId: z.string(), pid: z.number().int(), data: z.string() }))
+  })
   try {
-    return networkFileSchema.parse(JSON.parse(text))
+    return schema.parse(JSON.parse(text))
   } catch (cause) {
     throw new HoldfastError('BAD_CONFIG', `${file} is damaged; "holdfast up" writes it anew`, { cause })
   }

@@ -274,6 +274,8 @@ export class ProviderDirectory {
   }
 
   #fail(entry: Entry, state: 'offline' | 'contained'): void {
+    // All requests under way fail together when a provider goes: that is one failure, and no reason to wait for longer.
+    if (entry.state === state && this.#components.clock.now() < entry.retryAt) return
     entry.failuresInARow++
     const backoffMs = Math.min(retryMaxMs, firstRetryMs * 2 ** Math.min(entry.failuresInARow - 1, 16))
     entry.retryAt = this.#components.clock.now() + backoffMs * (0.75 + this.#components.random.next() / 2)

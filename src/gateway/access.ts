@@ -12,7 +12,11 @@ export type Access = 'read' | 'own'
  *
  * @throws S3Error `InvalidBucketName`, `NoSuchBucket`, `AccessDenied`
  */
-export async function requireBucket(request: S3Request, context: GatewayContext, access: Access): Promise<BucketRecord> {
+export async function requireBucket(
+  request: S3Request,
+  context: GatewayContext,
+  access: Access
+): Promise<BucketRecord> {
   const expectedOwner = request.headers.get('x-amz-expected-bucket-owner')
   return await allowedBucket(request.bucket, request.account, context, access, expectedOwner)
 }

@@ -12,7 +12,6 @@ import {
   parseAmzDate,
   type Scope,
   sameText,
-
   sign,
   signingKey,
   stringToSign
@@ -58,7 +57,12 @@ interface Claim {
 /**
  * @throws S3Error for whatever is wrong with the signature, its date, its scope or its key
  */
-export async function authenticate(request: UnverifiedRequest, credentials: Credentials, region: string, now: number): Promise<Identity> {
+export async function authenticate(
+  request: UnverifiedRequest,
+  credentials: Credentials,
+  region: string,
+  now: number
+): Promise<Identity> {
   const { headers, query } = request
   const byHeader = headers.has('authorization')
   const byQuery = query.has('X-Amz-Algorithm')
@@ -79,7 +83,8 @@ export async function authenticate(request: UnverifiedRequest, credentials: Cred
   if (headers.has('x-amz-security-token') || query.has('X-Amz-Security-Token')) throw new S3Error('InvalidToken')
 
   const holder = await credentials.lookup(claim.accessKeyId)
-  if (holder === undefined) throw new S3Error('InvalidAccessKeyId', undefined, { details: { AWSAccessKeyId: claim.accessKeyId } })
+  if (holder === undefined)
+    throw new S3Error('InvalidAccessKeyId', undefined, { details: { AWSAccessKeyId: claim.accessKeyId } })
   const key = signingKey(holder.secretAccessKey, claim.scope)
   const canonical = canonicalRequest({ ...claim, method: request.method, path: request.path, headers })
   const text = stringToSign(claim.amzDate, claim.scope, canonical)
@@ -101,10 +106,16 @@ export async function authenticate(request: UnverifiedRequest, credentials: Cred
 }
 
 function unsupportedMechanism(): S3Error {
-  return new S3Error('InvalidRequest', 'The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.')
+  return new S3Error(
+    'InvalidRequest',
+    'The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.'
+  )
 }
 
-function protectionOf(payloadHash: string, signing?: Extract<PayloadProtection, { kind: 'chunked' }>['signing']): PayloadProtection {
+function protectionOf(
+  payloadHash: string,
+  signing?: Extract<PayloadProtection, { kind: 'chunked' }>['signing']
+): PayloadProtection {
   switch (payloadHash) {
     case 'UNSIGNED-PAYLOAD':
       return { kind: 'unsigned' }
@@ -125,7 +136,8 @@ function protectionOf(payloadHash: string, signing?: Extract<PayloadProtection, 
 }
 
 function claimOfHeader(headers: HeaderMap, query: Query): Claim {
-  const malformed = (message: string): S3Error => new S3Error('AuthorizationHeaderMalformed', `The authorization header is malformed; ${message}`)
+  const malformed = (message: string): S3Error =>
+    new S3Error('AuthorizationHeaderMalformed', `The authorization header is malformed; ${message}`)
   const authorization = headers.get('authorization')!.trim()
   const space = authorization.indexOf(' ')
   const mechanism = space === -1 ? authorization : authorization.slice(0, space)
@@ -152,18 +164,30 @@ function claimOfHeader(headers: HeaderMap, query: Query): Claim {
   }
   const date = requestDate(headers)
   if (parts.scope.date !== date.amzDate.slice(0, 8)) {
-    throw malformed(`Invalid credential date "${parts.scope.date}". This date is not the same as X-Amz-Date: "${date.amzDate.slice(0, 8)}".`)
+    throw malformed(
+      `Invalid credential date "${parts.scope.date}". This date is not the same as X-Amz-Date: "${date.amzDate.slice(0, 8)}".`
+    )
   }
   const payloadHash = headers.get(hashHeader)
-  if (payloadHash === undefined) throw new S3Error('InvalidRequest', 'Missing required header for this request: x-amz-content-sha256')
-  return { ...parts, ...date, signedHeaders: signedHeaders.split(';'), signature, payloadHash, query: query.pairs, isPresigned: false }
+  if (payloadHash === undefined)
+    throw new S3Error('InvalidRequest', 'Missing required header for this request: x-amz-content-sha256')
+  return {
+    ...parts,
+    ...date,
+    signedHeaders: signedHeaders.split(';'),
+    signature,
+    payloadHash,
+    query: query.pairs,
+    isPresigned: false
+  }
 }
 
 /** `x-amz-date` where there is one, else `Date`. */
 function requestDate(headers: HeaderMap): { amzDate: string; timeMs: number } {
   const own = headers.get('x-amz-date')
   const timeMs = own === undefined ? Date.parse(headers.get('date') ?? '') : (parseAmzDate(own) ?? parseHttpDate(own))
-  if (Number.isNaN(timeMs)) throw new S3Error('AccessDenied', 'AWS authentication requires a valid Date or x-amz-date header')
+  if (Number.isNaN(timeMs))
+    throw new S3Error('AccessDenied', 'AWS authentication requires a valid Date or x-amz-date header')
   return { amzDate: amzDate(timeMs), timeMs }
 }
 
@@ -181,9 +205,13 @@ function parseCredential(credential: string): { accessKeyId: string; scope: Scop
 function claimOfQuery(headers: HeaderMap, query: Query): Claim {
   const bad = (message: string): S3Error => new S3Error('AuthorizationQueryParametersError', message)
   if (query.get('X-Amz-Algorithm') !== algorithm) throw bad('X-Amz-Algorithm only supports "AWS4-HMAC-SHA256"')
-  const [credential, date, expires, signedHeaders, signature] = ['Credential', 'Date', 'Expires', 'SignedHeaders', 'Signature'].map((name) =>
-    query.get(`X-Amz-${name}`)
-  )
+  const [credential, date, expires, signedHeaders, signature] = [
+    'Credential',
+    'Date',
+    'Expires',
+    'SignedHeaders',
+    'Signature'
+  ].map((name) => query.get(`X-Amz-${name}`))
   if (!credential || !date || !expires || !signedHeaders || !signature) {
     throw bad(
       'Query-string authentication version 4 requires the X-Amz-Algorithm, X-Amz-Credential, X-Amz-Signature, X-Amz-Date, X-Amz-SignedHeaders, and X-Amz-Expires parameters.'
@@ -191,17 +219,24 @@ function claimOfQuery(headers: HeaderMap, query: Query): Claim {
   }
   const parts = parseCredential(credential)
   if (parts === undefined) {
-    throw bad('Error parsing the X-Amz-Credential parameter; the Credential is mal-formed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".')
+    throw bad(
+      'Error parsing the X-Amz-Credential parameter; the Credential is mal-formed; expecting "<YOUR-AKID>/YYYYMMDD/REGION/SERVICE/aws4_request".'
+    )
   }
   const timeMs = parseAmzDate(date)
-  if (timeMs === undefined) throw bad('X-Amz-Date must be in the ISO8601 Long Format "yyyyMMdd\'T\'HHmmss\'Z\'"')
+  if (timeMs === undefined) throw bad("X-Amz-Date must be in the ISO8601 Long Format \"yyyyMMdd'T'HHmmss'Z'\"")
   if (parts.scope.date !== date.slice(0, 8)) {
-    throw bad(`Invalid credential date "${parts.scope.date}". This date is not the same as X-Amz-Date: "${date.slice(0, 8)}".`)
+    throw bad(
+      `Invalid credential date "${parts.scope.date}". This date is not the same as X-Amz-Date: "${date.slice(0, 8)}".`
+    )
   }
   if (!/^-?\d{1,15}$/.test(expires)) throw bad('X-Amz-Expires should be a number')
   if (Number(expires) < 0) throw bad('X-Amz-Expires must be non-negative')
   if (Number(expires) > expirySecondsMax) {
-    throw new S3Error('AccessDenied', `X-Amz-Expires must be less than a week (in seconds); that is, at most ${expirySecondsMax}`)
+    throw new S3Error(
+      'AccessDenied',
+      `X-Amz-Expires must be less than a week (in seconds); that is, at most ${expirySecondsMax}`
+    )
   }
   return {
     ...parts,
@@ -218,7 +253,11 @@ function claimOfQuery(headers: HeaderMap, query: Query): Claim {
 function checkScope(claim: Claim, region: string): void {
   const refuse = (what: string, options: S3ErrorOptions = {}): S3Error =>
     claim.isPresigned
-      ? new S3Error('AuthorizationQueryParametersError', `Error parsing the X-Amz-Credential parameter; ${what}`, options)
+      ? new S3Error(
+          'AuthorizationQueryParametersError',
+          `Error parsing the X-Amz-Credential parameter; ${what}`,
+          options
+        )
       : new S3Error('AuthorizationHeaderMalformed', `The authorization header is malformed; ${what}`, options)
   const { scope } = claim
   if (scope.service !== 's3') throw refuse(`incorrect service "${scope.service}". This endpoint belongs to "s3".`)
@@ -247,12 +286,14 @@ function checkTime(claim: Claim, query: Query, now: number): void {
 /** What changes the meaning of a request must be under its signature. */
 function checkSignedHeaders(claim: Claim, headers: HeaderMap): void {
   const signed = new Set(claim.signedHeaders)
-  if (!signed.has(hostHeader)) throw new S3Error('MissingSecurityHeader', 'The host header must be among the signed headers.')
+  if (!signed.has(hostHeader))
+    throw new S3Error('MissingSecurityHeader', 'The host header must be among the signed headers.')
   // The payload's hash stands in what is signed whether or not its header is listed.
-  const unsigned = [...headers.keys()].filter((name) => name.startsWith('x-amz-') && name !== hashHeader && !signed.has(name))
+  const unsigned = [...headers.keys()].filter(
+    (name) => name.startsWith('x-amz-') && name !== hashHeader && !signed.has(name)
+  )
   if (unsigned.length === 0) return
   throw new S3Error('AccessDenied', 'There were headers present in the request which were not signed', {
     details: { HeadersNotSigned: unsigned.join(', ') }
   })
 }
-

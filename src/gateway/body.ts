@@ -66,7 +66,8 @@ export class SocketBody implements AsyncIterable<Uint8Array> {
       this.#wake = undefined
     }
     const gone = (): void => {
-      if (!this.#isEnded) this.#failure ??= new HoldfastError('INCOMPLETE_BODY', 'the client went away in the middle of its body')
+      if (!this.#isEnded)
+        this.#failure ??= new HoldfastError('INCOMPLETE_BODY', 'the client went away in the middle of its body')
       signal()
     }
     message.on('data', (chunk: Buffer) => {
@@ -159,7 +160,8 @@ export class RequestBody {
     if (this.#protection.kind === 'chunked') {
       const declared = this.#headers.get('x-amz-decoded-content-length')
       if (declared === undefined) throw new S3Error('MissingContentLength')
-      if (!/^\d{1,15}$/.test(declared)) throw new S3Error('InvalidArgument', 'x-amz-decoded-content-length is not a length.')
+      if (!/^\d{1,15}$/.test(declared))
+        throw new S3Error('InvalidArgument', 'x-amz-decoded-content-length is not a length.')
       return Number(declared)
     }
     const declared = this.#headers.get('content-length')
@@ -239,7 +241,11 @@ export class RequestBody {
 }
 
 /** Bytes that are here already, as an upload: what UploadPartCopy reads from its source. */
-export async function storedBytes(bytes: AsyncIterable<Uint8Array>, sizeBytes: number, algorithm?: ChecksumAlgorithm): Promise<UploadBody> {
+export async function storedBytes(
+  bytes: AsyncIterable<Uint8Array>,
+  sizeBytes: number,
+  algorithm?: ChecksumAlgorithm
+): Promise<UploadBody> {
   return { ...(await checksummed(bytes, algorithm)), size: sizeBytes }
 }
 
@@ -328,11 +334,15 @@ function declaredChecksum(headers: HeaderMap): DeclaredChecksum | undefined {
   }
   for (const name of announcedTrailers(headers)) {
     const algorithm = algorithmOfHeader(name)
-    if (algorithm === undefined) throw new S3Error('InvalidRequest', 'The value specified in the x-amz-trailer header is not supported')
+    if (algorithm === undefined)
+      throw new S3Error('InvalidRequest', 'The value specified in the x-amz-trailer header is not supported')
     found.push({ algorithm, isTrailing: true })
   }
   if (found.length > 1) {
-    throw new S3Error('InvalidRequest', 'Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.')
+    throw new S3Error(
+      'InvalidRequest',
+      'Expecting a single x-amz-checksum- header. Multiple checksum Types are not allowed.'
+    )
   }
   const declared = found[0]
   const named = headers.get('x-amz-sdk-checksum-algorithm')
@@ -348,7 +358,10 @@ function declaredChecksum(headers: HeaderMap): DeclaredChecksum | undefined {
     )
   }
   if (declared.algorithm !== algorithm) {
-    throw new S3Error('InvalidRequest', `Value for x-amz-sdk-checksum-algorithm header is invalid: it is not ${checksumLabel(declared.algorithm)}.`)
+    throw new S3Error(
+      'InvalidRequest',
+      `Value for x-amz-sdk-checksum-algorithm header is invalid: it is not ${checksumLabel(declared.algorithm)}.`
+    )
   }
   return declared
 }

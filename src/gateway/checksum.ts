@@ -42,7 +42,9 @@ export function parseAlgorithm(label: string): ChecksumAlgorithm | undefined {
 
 /** `x-amz-checksum-crc32` to `crc32`; undefined for other names. */
 export function algorithmOfHeader(name: string): ChecksumAlgorithm | undefined {
-  return name.startsWith('x-amz-checksum-') ? checksumAlgorithms.find((known) => name === checksumHeader(known)) : undefined
+  return name.startsWith('x-amz-checksum-')
+    ? checksumAlgorithms.find((known) => name === checksumHeader(known))
+    : undefined
 }
 
 export function checksumHeader(algorithm: ChecksumAlgorithm): string {

@@ -45,7 +45,10 @@ const lineFeed = 0x0a
  * @throws HoldfastError `INCOMPLETE_BODY` when it ends early
  * @throws S3Error `SignatureDoesNotMatch`, `MalformedTrailerError`, `InvalidRequest` for bad framing
  */
-export async function* decodeChunked(source: AsyncIterable<Uint8Array>, options: ChunkedOptions): AsyncGenerator<Uint8Array> {
+export async function* decodeChunked(
+  source: AsyncIterable<Uint8Array>,
+  options: ChunkedOptions
+): AsyncGenerator<Uint8Array> {
   const input = new Input(source)
   try {
     yield* decode(input, options)
@@ -101,7 +104,8 @@ function parseTrailers(section: string, announced: readonly string[] | undefined
     const colon = line.indexOf(':')
     const name = line.slice(0, colon).trim().toLowerCase()
     const isExpected = name === signatureTrailer || announced?.includes(name) === true
-    if (colon <= 0 || announced === undefined || !isExpected || trailers.has(name)) throw new S3Error('MalformedTrailerError')
+    if (colon <= 0 || announced === undefined || !isExpected || trailers.has(name))
+      throw new S3Error('MalformedTrailerError')
     trailers.set(name, line.slice(colon + 1).trim())
   }
   for (const name of announced ?? []) if (!trailers.has(name)) throw new S3Error('MalformedTrailerError')
@@ -111,7 +115,9 @@ function parseTrailers(section: string, announced: readonly string[] | undefined
 function checkTrailerSignature(signing: ChunkSigning, previousSignature: string, trailers: Map<string, string>): void {
   const declared = trailers.get(signatureTrailer)
   if (declared === undefined) throw new S3Error('MalformedTrailerError')
-  const canonical = [...trailers].filter(([name]) => name !== signatureTrailer).map(([name, value]) => `${name}:${value}\n`)
+  const canonical = [...trailers]
+    .filter(([name]) => name !== signatureTrailer)
+    .map(([name, value]) => `${name}:${value}\n`)
   const text = trailerStringToSign(signing.amzDate, signing.scope, previousSignature, canonical.join(''))
   if (!sameText(sign(signing.key, text), declared)) throw new S3Error('SignatureDoesNotMatch')
 }

@@ -52,7 +52,10 @@ function matchesEtag(header: string, etag: string): boolean {
 
 /** Without quotes and without the mark of a weak one. */
 export function bareEtag(text: string): string {
-  return text.trim().replace(/^W\//, '').replace(/^"(.*)"$/, '$1')
+  return text
+    .trim()
+    .replace(/^W\//, '')
+    .replace(/^"(.*)"$/, '$1')
 }
 
 /** Whether the version is younger than the date; undefined where there is no valid one: such a condition is ignored. */

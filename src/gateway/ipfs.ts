@@ -55,7 +55,8 @@ async function fetchBlock(cid: CID, request: BlockRequest, store: GatewayContext
   try {
     return await store.getBlock(cid, request.signal)
   } catch (cause) {
-    if (isCode(cause, 'MISSING')) throw new S3Error('NoSuchKey', 'No provider that is known here has this block.', { cause })
+    if (isCode(cause, 'MISSING'))
+      throw new S3Error('NoSuchKey', 'No provider that is known here has this block.', { cause })
     throw cause
   }
 }

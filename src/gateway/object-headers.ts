@@ -44,7 +44,9 @@ export function objectHeaders(headers: HeaderMap): ObjectHeaders {
     userMetadata[own] = value
   }
   if (sizeBytes > limits.userMetadataBytesMax) {
-    throw new S3Error('MetadataTooLarge', undefined, { details: { Size: sizeBytes, MaxSizeAllowed: limits.userMetadataBytesMax } })
+    throw new S3Error('MetadataTooLarge', undefined, {
+      details: { Size: sizeBytes, MaxSizeAllowed: limits.userMetadataBytesMax }
+    })
   }
   return { headers: content, userMetadata }
 }
@@ -81,8 +83,13 @@ export function checkCannedAcl(headers: HeaderMap, isPublic: boolean): void {
     throw new S3Error('InvalidArgument', undefined, { details: { ArgumentName: 'x-amz-acl', ArgumentValue: acl } })
   }
   // `private` is the default of common clients: it asks for nothing beyond the bucket's own rule.
-  const isGranted = !asked || acl === 'private' || acl.startsWith('bucket-owner-') || (isPublic && acl === 'public-read')
-  if (!isGranted) throw new S3Error('NotImplemented', `Access is a matter of the bucket here; the canned ACL ${acl} is not implemented.`)
+  const isGranted =
+    !asked || acl === 'private' || acl.startsWith('bucket-owner-') || (isPublic && acl === 'public-read')
+  if (!isGranted)
+    throw new S3Error(
+      'NotImplemented',
+      `Access is a matter of the bucket here; the canned ACL ${acl} is not implemented.`
+    )
   refuseHeaders(headers, (name) => name.startsWith('x-amz-grant-'))
 }
 
@@ -131,7 +138,11 @@ export function responseOverrides(query: Query, isSigned: boolean): Record<strin
   for (const name of contentHeaderNames) {
     const value = query.get(`response-${name}`)
     if (value === undefined) continue
-    if (!isSigned) throw new S3Error('InvalidRequest', 'Request specific response headers cannot be used for anonymous GET requests.')
+    if (!isSigned)
+      throw new S3Error(
+        'InvalidRequest',
+        'Request specific response headers cannot be used for anonymous GET requests.'
+      )
     const bytes = Buffer.from(value, 'utf8').toString('latin1')
     // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused here
     if (/[\u0000-\u0008\u000a-\u001f\u007f]/.test(bytes)) {

@@ -88,7 +88,12 @@ export function bucketSubresource(query: Query): BucketSubresource | undefined {
 /** @throws S3Error `MethodNotAllowed` */
 export function route(method: string, target: RequestTarget, headers: HeaderMap): OperationName {
   if (method === 'OPTIONS') return 'PreflightRequest'
-  const found = target.bucket === '' ? serviceOperation(method) : target.key === '' ? bucketOperation(method, target.query) : objectOperation(method, target.query, headers)
+  const found =
+    target.bucket === ''
+      ? serviceOperation(method)
+      : target.key === ''
+        ? bucketOperation(method, target.query)
+        : objectOperation(method, target.query, headers)
   if (found !== undefined) return found
   const resource = target.bucket === '' ? 'SERVICE' : target.key === '' ? 'BUCKET' : 'OBJECT'
   throw new S3Error('MethodNotAllowed', undefined, { details: { Method: method, ResourceType: resource } })

@@ -14,7 +14,7 @@ import { KiB, MiB, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import type { ObjectStore } from '../object/object-store.ts'
-import { authenticate, type Credentials } from './authenticate.ts'
+import { authenticate, type Credentials, type Identity } from './authenticate.ts'
 import { RequestBody, SocketBody } from './body.ts'
 import { S3Error, toS3Error } from './errors.ts'
 import { getBlock, isBlockRequest } from './ipfs.ts'
@@ -136,7 +136,8 @@ class Gateway implements S3Server {
       requestTimeout: 0,
       keepAliveTimeout: keepAliveMs
     }
-    const server: Server = tls === undefined ? createServer(http) : createTlsServer({ ...http, ...tls, minVersion: 'TLSv1.2' })
+    const server: Server =
+      tls === undefined ? createServer(http) : createTlsServer({ ...http, ...tls, minVersion: 'TLSv1.2' })
     server.maxConnections = connectionsMax
     server.on('connection', (socket: Socket) => {
       this.#sockets.add(socket)
@@ -192,7 +193,12 @@ class Gateway implements S3Server {
       clearTimeout(stalled)
     } catch (error) {
       // Too late to say anything: a broken connection is the only honest end.
-      if (!isAborted(error)) this.#context.log.warn('an answer broke off', { operation: exchange.operation, requestId: exchange.requestId, error })
+      if (!isAborted(error))
+        this.#context.log.warn('an answer broke off', {
+          operation: exchange.operation,
+          requestId: exchange.requestId,
+          error
+        })
       response.destroy()
     } finally {
       this.#requests--
@@ -258,16 +264,26 @@ class Gateway implements S3Server {
     }
     exchange.operation = route(method, target, headers)
     const { region, clock } = this.#context
-    const identity = await authenticate(common, this.#credentials, region, clock.now())
+    // Browsers ask beforehand without signing, for a URL that was signed for another method.
+    const identity: Identity =
+      exchange.operation === 'PreflightRequest'
+        ? { payload: { kind: 'unsigned' } }
+        : await authenticate(common, this.#credentials, region, clock.now())
     const body = new RequestBody(exchange.source, headers, identity.payload)
-    return await operations[exchange.operation]({ ...common, body, scheme: this.#scheme, ...(identity.account !== undefined && { account: identity.account }) }, this.#context)
+    return await operations[exchange.operation](
+      { ...common, body, scheme: this.#scheme, ...(identity.account !== undefined && { account: identity.account }) },
+      this.#context
+    )
   }
 
   #logFailure(exchange: Exchange, error: S3Error, cause: unknown): void {
     if (error.status < 500 || error.code === 'NotImplemented') return
     const fields = { operation: exchange.operation, code: error.code, requestId: exchange.requestId, error: cause }
     if (error.code === 'InternalError') {
-      this.#context.log.error('a request failed', { ...fields, stack: cause instanceof Error ? cause.stack : undefined })
+      this.#context.log.error('a request failed', {
+        ...fields,
+        stack: cause instanceof Error ? cause.stack : undefined
+      })
     } else {
       this.#context.log.warn('a request could not be served', fields)
     }
@@ -325,7 +341,12 @@ class Gateway implements S3Server {
   }
 
   /** Waits for the first bytes before the head: what cannot be read at all is an error, not an empty success. */
-  async #sendStream(exchange: Exchange, status: number, headers: Record<string, string>, body: ByteStream): Promise<void> {
+  async #sendStream(
+    exchange: Exchange,
+    status: number,
+    headers: Record<string, string>,
+    body: ByteStream
+  ): Promise<void> {
     const { response } = exchange
     const chunks = body.chunks[Symbol.asyncIterator]()
     try {
@@ -335,7 +356,8 @@ class Gateway implements S3Server {
       while (next.done !== true) {
         const chunk = next.value
         exchange.bytesOut += chunk.length
-        if (exchange.bytesOut > body.sizeBytes) throw new HoldfastError('INTERNAL', 'the store gave more bytes than were asked for')
+        if (exchange.bytesOut > body.sizeBytes)
+          throw new HoldfastError('INTERNAL', 'the store gave more bytes than were asked for')
         const isFlowing = response.write(chunk)
         const upcoming = chunks.next() // one chunk ahead of the socket
         if (!isFlowing) {
@@ -344,7 +366,8 @@ class Gateway implements S3Server {
         }
         next = await upcoming
       }
-      if (exchange.bytesOut !== body.sizeBytes) throw new HoldfastError('INTERNAL', 'the store gave fewer bytes than were asked for')
+      if (exchange.bytesOut !== body.sizeBytes)
+        throw new HoldfastError('INTERNAL', 'the store gave fewer bytes than were asked for')
       await settle()
       response.end()
     } catch (error) {

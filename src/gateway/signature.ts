@@ -91,12 +91,22 @@ export function sign(key: Buffer, text: string): string {
 }
 
 /** The string signed for one chunk of `STREAMING-AWS4-HMAC-SHA256-PAYLOAD`. */
-export function chunkStringToSign(amzDate: string, scope: Scope, previousSignature: string, chunkSha256: string): string {
+export function chunkStringToSign(
+  amzDate: string,
+  scope: Scope,
+  previousSignature: string,
+  chunkSha256: string
+): string {
   return [`${algorithm}-PAYLOAD`, amzDate, scopeText(scope), previousSignature, emptySha256, chunkSha256].join('\n')
 }
 
 /** The string signed for the trailing headers; `trailers` is `name:value\n` of each, in the order sent. */
-export function trailerStringToSign(amzDate: string, scope: Scope, previousSignature: string, trailers: string): string {
+export function trailerStringToSign(
+  amzDate: string,
+  scope: Scope,
+  previousSignature: string,
+  trailers: string
+): string {
   const digest = sha256Hex(Buffer.from(trailers, 'latin1'))
   return [`${algorithm}-TRAILER`, amzDate, scopeText(scope), previousSignature, digest].join('\n')
 }

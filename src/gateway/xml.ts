@@ -90,8 +90,10 @@ type Ordered = Record<string, Ordered[] | string>
  * @throws S3Error `MalformedXML` unless it is well-formed, has the expected root, and neither DTD nor entities of its own
  */
 export function parseXml(source: string, root: string): XmlNode {
-  // A DTD has no place in any S3 request, and is how entity bombs are declared.
-  if (/<!(?!--|\[CDATA\[)/.test(source) || XMLValidator.validate(source) !== true) throw new S3Error('MalformedXML')
+  // A DTD has no place in any S3 request, and is how entity bombs are declared. The validator overlooks text that
+  // follows an empty root.
+  if (/<!(?!--|\[CDATA\[)|[^>\s]\s*$/.test(source) || XMLValidator.validate(source) !== true)
+    throw new S3Error('MalformedXML')
   let top: Ordered[]
   try {
     top = parser.parse(source) as Ordered[]

@@ -74,6 +74,14 @@ describe('a peer certificate', () => {
     )
   })
 
+  test('whose own signature is broken proves nothing', async () => {
+    const { cert } = await makePeerCertificate(await generateIdentity(), { now })
+    const bad = Buffer.from(derOf(cert))
+    bad[bad.length - 1]! ^= 1
+    expect(() => new X509Certificate(bad)).not.toThrow()
+    expect(await codeOf(peerIdOfCertificate(bad, now))).toBe('PROTOCOL')
+  })
+
   test('that was taken over by another key pair proves nothing', async () => {
     // The extension of one peer's certificate, in a certificate that somebody else signed.
     const victim = await generateIdentity()

@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { readFile, rm } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { withBitswap } from '@helia/bitswap'
@@ -80,9 +80,7 @@ describe('a provider', () => {
     await before.stop()
     const squatter = await loopback.provider()
     const { port } = new URL(squatter.dataUrl)
-    await import('node:fs/promises').then(({ writeFile }) =>
-      writeFile(join(dataDir, 'ports.json'), JSON.stringify({ control: Number(port), data: Number(port) }))
-    )
+    await writeFile(join(dataDir, 'ports.json'), JSON.stringify({ control: Number(port), data: Number(port) }))
     const after = await loopback.provider({ dataDir })
     expect(after.peerId).toBe(before.peerId)
     expect(new URL(after.dataUrl).port).not.toBe(port)
@@ -152,6 +150,15 @@ describe('a provider', () => {
     await expect.poll(holders, { timeout: 20_000 }).toEqual([provider.peerId])
     await provider.stop()
     expect(await readFile(join(dataDir, 'roots.txt'), 'utf8')).toBe(`${cid}\n`)
+    // Another network, which has never heard of it.
+    const elsewhere = await loopback.client()
+    await loopback.provider({ dataDir, bootstrap: elsewhere.network.addresses() })
+    const heldThere = async (): Promise<string[]> => {
+      const found: string[] = []
+      for await (const { id } of elsewhere.network.node.contentRouting.findProviders(cid)) found.push(id.toString())
+      return found
+    }
+    await expect.poll(heldThere, { timeout: 20_000 }).toEqual([provider.peerId])
   })
 })
 
@@ -285,6 +292,5 @@ describe('kill -9', () => {
       expect(await shards.size(cid)).toBeDefined()
       expect(await leases.get('owner', cid)).toBeDefined()
     }
-    await rm(join(dataDir, 'blocks'), { recursive: true })
   })
 })

@@ -231,7 +231,7 @@ describe('leases', () => {
 
   test('a renewal that comes while its block is being collected says that it is missing', async () => {
     const shards = new GatedShardStore()
-    const { provider, clock } = testProvider({ shards, expiryGraceMs: 0 })
+    const { provider, leases, clock } = testProvider({ shards, expiryGraceMs: 0 })
     const { bytes, cid } = block()
     await provider.put('a', cid, bytes, 1000)
     clock.advance(1001)
@@ -239,6 +239,9 @@ describe('leases', () => {
     const collecting = provider.collect()
     await deletion.reached
     const renewing = provider.renew('a', [cid], 1000)
+    // The renewal has seen the block and written its lease; only then does the deletion go on.
+    await expect.poll(() => leases.isLeased(cid)).toBe(true)
+    await new Promise(setImmediate)
     deletion.open()
     expect(await renewing).toEqual(['missing'])
     await collecting

@@ -2,12 +2,12 @@ import path from 'node:path'
 import { secondMs } from '../../base/limits.ts'
 import { systemClock, systemRandom } from '../../base/system.ts'
 import { type Code, parseCode } from '../../erasure/erasure-coder.ts'
+import { announceReady } from '../announce-ready.ts'
 import { action, type CommandContext, collect, optionParser, type Register } from '../command.ts'
 import { lockDirectory } from '../directory-lock.ts'
 import { aborted } from '../interrupt.ts'
 import { removeNetworkFile, writeNetworkFile } from '../network-file.ts'
 import { type HostPort, parseHostPort, parseInteger, parsePort } from '../units.ts'
-import { announceReady } from '../up/messages.ts'
 
 interface GatewayOptions {
   data: string

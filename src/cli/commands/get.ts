@@ -1,8 +1,6 @@
 import { once } from 'node:events'
-import { createWriteStream } from 'node:fs'
 import { open, rename, rm, stat } from 'node:fs/promises'
 import path from 'node:path'
-import type { Writable } from 'node:stream'
 import { HoldfastError, messageOf } from '../../base/errors.ts'
 import { systemClock } from '../../base/system.ts'
 import { action, type CommandContext, type Register } from '../command.ts'
@@ -20,20 +18,18 @@ interface Fetched {
   etag: string | null
 }
 
-/** Writes with back-pressure, to a stream that may fail at any time. */
-async function write(target: Writable, chunk: Uint8Array, signal: AbortSignal): Promise<void> {
-  if (!target.write(chunk)) await once(target, 'drain', { signal })
-}
+/** Takes the bytes in order; resolves when it wants more. */
+type Sink = (chunk: Uint8Array) => Promise<void>
 
 /**
  * The object's bytes, in order, each once. Later attempts ask for the rest of the same version only.
  *
- * @throws HoldfastError `INCOMPLETE_BODY` when the gateway keeps breaking off
+ * @throws HoldfastError `UNREADABLE` when the gateway keeps breaking off
  */
 async function download(
   { s3, client }: OpenS3,
   { bucket, key }: S3Url,
-  target: Writable,
+  sink: Sink,
   begin: (sizeBytes: number) => Promise<Progress>,
   signal: AbortSignal
 ): Promise<Fetched> {
@@ -45,38 +41,45 @@ async function download(
   try {
     for (let attempt = 1; ; attempt++) {
       const before = received
-      const answer = await client.send(
-        new s3.GetObjectCommand({
-          Bucket: bucket,
-          Key: key,
-          ...(received === 0 ? {} : { Range: `bytes=${received}-`, IfMatch: etag })
-        }),
-        { abortSignal: signal }
-      )
-      etag ??= answer.ETag
-      sizeBytes ??= answer.ContentLength ?? 0
-      progress ??= await begin(sizeBytes)
+      let failure: unknown
       try {
+        const answer = await client.send(
+          new s3.GetObjectCommand({
+            Bucket: bucket,
+            Key: key,
+            ...(received > 0 && { Range: `bytes=${received}-` }),
+            ...(etag !== undefined && { IfMatch: etag })
+          }),
+          { abortSignal: signal }
+        )
+        etag ??= answer.ETag
+        sizeBytes ??= answer.ContentLength ?? 0
+        progress ??= await begin(sizeBytes)
         for await (const chunk of answer.Body as AsyncIterable<Uint8Array>) {
-          await write(target, chunk, signal)
+          await keep(sink, chunk)
           received += chunk.length
           progress.add(chunk.length)
         }
-        if (received === sizeBytes) break
-        throw new HoldfastError('INCOMPLETE_BODY', `the answer ended after ${received} of ${sizeBytes} bytes`)
-      } catch (cause) {
+      } catch (error) {
         signal.throwIfAborted()
-        if (target.destroyed || received > sizeBytes) throw cause
-        if (received > before) attempt = 1
-        if (attempt >= attemptsMax) {
-          throw new HoldfastError(
-            'UNREADABLE',
-            `the gateway broke off after ${formatBytes(received)} of ${formatBytes(sizeBytes)} (${messageOf(cause)})`,
-            { cause }
-          )
-        }
-        await systemClock.sleep(retryPauseMs, signal)
+        if (error instanceof SinkError) throw error.cause
+        // A connection that broke, or a gateway that is being started again; whatever it says in words stands.
+        if (sizeBytes === undefined || isAnswer(error)) throw error
+        failure = error
       }
+      if (received === sizeBytes) break
+      if (received > sizeBytes)
+        throw new HoldfastError('WRONG', `the gateway sent more than the ${sizeBytes} bytes it announced`)
+      if (received > before) attempt = 1
+      if (attempt >= attemptsMax) {
+        const reason = failure === undefined ? '' : ` (${messageOf(failure)})`
+        throw new HoldfastError(
+          'UNREADABLE',
+          `the gateway broke off after ${formatBytes(received)} of ${formatBytes(sizeBytes)}${reason}`,
+          { cause: failure }
+        )
+      }
+      await systemClock.sleep(retryPauseMs, signal)
     }
     isDone = true
     return { sizeBytes, etag: etag?.replaceAll('"', '') ?? null }
@@ -85,27 +88,41 @@ async function download(
   }
 }
 
-/** The file appears complete or not at all: a temporary one beside it takes its place at the end. */
-async function downloadToFile(file: string, fetch: (target: Writable) => Promise<Fetched>): Promise<Fetched> {
-  const temporary = path.join(path.dirname(file), `.${path.basename(file).slice(0, 200)}.${process.pid}.holdfast`)
-  const stream = createWriteStream(temporary, { flags: 'wx' })
-  let failure: Error | undefined
-  stream.on('error', (error) => {
-    failure = error // a full disk, say; the download below then ends with it
-  })
+/** Whether the gateway answered with an error, rather than not at all. */
+function isAnswer(error: unknown): boolean {
+  const { $metadata } = Object(error) as { $metadata?: { httpStatusCode?: number } }
+  const status = $metadata?.httpStatusCode
+  return status !== undefined && status >= 400 && status < 500
+}
+
+/** What kept the bytes from being written, told apart from what kept them from arriving. */
+class SinkError extends Error {}
+
+async function keep(sink: Sink, chunk: Uint8Array): Promise<void> {
   try {
-    const fetched = await fetch(stream)
-    stream.end()
-    if (!stream.closed) await once(stream, 'close')
-    if (failure !== undefined) throw failure
-    const handle = await open(temporary, 'r')
-    await handle.sync().finally(() => handle.close())
+    await sink(chunk)
+  } catch (cause) {
+    throw new SinkError('the bytes cannot be written', { cause })
+  }
+}
+
+/** The file appears complete or not at all: a temporary one beside it takes its place at the end. */
+async function downloadToFile(file: string, fetch: (sink: Sink) => Promise<Fetched>): Promise<Fetched> {
+  const temporary = path.join(path.dirname(file), `.${path.basename(file).slice(0, 200)}.${process.pid}.holdfast`)
+  const handle = await open(temporary, 'wx')
+  try {
+    let fetched: Fetched
+    try {
+      fetched = await fetch((chunk) => handle.appendFile(chunk))
+      await handle.sync()
+    } finally {
+      await handle.close()
+    }
     await rename(temporary, file)
     return fetched
   } catch (error) {
-    stream.destroy()
-    if (failure?.message.startsWith('EEXIST') !== true) await rm(temporary, { force: true })
-    throw failure ?? error
+    await rm(temporary, { force: true })
+    throw error
   }
 }
 
@@ -128,16 +145,18 @@ async function get(context: CommandContext, options: ConnectionOptions, [address
     throw new HoldfastError('BAD_INPUT', '--json and - both want standard output; leave one out')
   const connection = await s3Connection(options, context)
   await withS3(connection, async (opened) => {
-    const fetch = (target: Writable): Promise<Fetched> =>
+    const fetch = (sink: Sink): Promise<Fetched> =>
       download(
         opened,
         url,
-        target,
+        sink,
         (sizeBytes) => createProgress(output, path.posix.basename(url.key), sizeBytes),
         signal
       )
     if (file === '-') {
-      await fetch(output.stdout)
+      await fetch(async (chunk) => {
+        if (!output.stdout.write(chunk)) await once(output.stdout, 'drain', { signal })
+      })
       return
     }
     const { sizeBytes, etag } = await downloadToFile(file, fetch)

@@ -2,11 +2,11 @@ import path from 'node:path'
 import { HoldfastError } from '../../base/errors.ts'
 import { secondMs } from '../../base/limits.ts'
 import { systemClock, systemRandom } from '../../base/system.ts'
+import { announceReady } from '../announce-ready.ts'
 import { action, type CommandContext, collect, optionParser, type Register } from '../command.ts'
 import { lockDirectory } from '../directory-lock.ts'
 import { aborted } from '../interrupt.ts'
 import { type HostPort, parseHostPort, parseInteger, parseSize } from '../units.ts'
-import { announceReady } from '../up/messages.ts'
 
 interface ProviderOptions {
   data: string

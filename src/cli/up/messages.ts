@@ -19,8 +19,3 @@ export const gatewayReadySchema = z.object({
 
 export type ProviderReady = z.infer<typeof providerReadySchema>
 export type GatewayReady = z.infer<typeof gatewayReadySchema>
-
-/** Tells the parent, where there is one that listens. */
-export function announceReady(ready: ProviderReady | GatewayReady): void {
-  if (process.send !== undefined && process.connected) process.send(ready)
-}

@@ -18,7 +18,8 @@ const unconfigured: Partial<Record<BucketSubresource, () => S3Error | string>> =
   analytics: () => s3Document('ListBucketAnalyticsConfigurationResult', [element('IsTruncated', false)]),
   cors: () => new S3Error('NoSuchCORSConfiguration'),
   encryption: () => new S3Error('ServerSideEncryptionConfigurationNotFoundError'),
-  'intelligent-tiering': () => s3Document('ListBucketIntelligentTieringConfigurationsOutput', [element('IsTruncated', false)]),
+  'intelligent-tiering': () =>
+    s3Document('ListBucketIntelligentTieringConfigurationsOutput', [element('IsTruncated', false)]),
   inventory: () => s3Document('ListInventoryConfigurationsResult', [element('IsTruncated', false)]),
   lifecycle: () => new S3Error('NoSuchLifecycleConfiguration'),
   logging: () => s3Document('BucketLoggingStatus'),

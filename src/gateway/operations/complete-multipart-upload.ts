@@ -79,7 +79,11 @@ function parsePart(node: XmlNode): NamedPart {
   return { partNumber: Number(number), etag: bareEtag(etag), checksums }
 }
 
-async function complete(request: S3Request, context: GatewayContext, named: readonly NamedPart[]): Promise<ObjectRecord> {
+async function complete(
+  request: S3Request,
+  context: GatewayContext,
+  named: readonly NamedPart[]
+): Promise<ObjectRecord> {
   const { bucket, key, headers } = request
   const uploadId = uploadIdOf(request)
   const upload = await context.store.getUpload(bucket, key, uploadId)
@@ -93,25 +97,39 @@ async function complete(request: S3Request, context: GatewayContext, named: read
     uploadId,
     parts: named.map(({ partNumber, etag }) => ({ partNumber, etag })),
     ...(whole !== undefined && { checksums: { [whole.algorithm]: whole.value }, checksumType: whole.type }),
-    ...(parts.some((part) => Object.keys(part.checksums).length > 0) && { partChecksums: parts.map((part) => part.checksums) }),
+    ...(parts.some((part) => Object.keys(part.checksums).length > 0) && {
+      partChecksums: parts.map((part) => part.checksums)
+    }),
     ...writeCondition(headers),
     signal: request.signal
   })
 }
 
 /** The parts as they are stored, each checked against what the client says of it. */
-async function storedParts(request: S3Request, context: GatewayContext, named: readonly NamedPart[]): Promise<PartRecord[]> {
+async function storedParts(
+  request: S3Request,
+  context: GatewayContext,
+  named: readonly NamedPart[]
+): Promise<PartRecord[]> {
   const stored = new Map<number, PartRecord>()
   for (let after = 0, isTruncated = true; isTruncated; ) {
-    const page = await context.store.listParts(request.bucket, request.key, uploadIdOf(request), { after, limit: partsPageMax })
+    const page = await context.store.listParts(request.bucket, request.key, uploadIdOf(request), {
+      after,
+      limit: partsPageMax
+    })
     for (const part of page.items) stored.set(part.partNumber, part)
     after = page.items.at(-1)?.partNumber ?? after
     isTruncated = page.isTruncated && page.items.length > 0
   }
   return named.map(({ partNumber, etag, checksums }) => {
     const part = stored.get(partNumber)
-    const isSame = part?.etag === etag && checksumAlgorithms.every((algorithm) => (checksums[algorithm] ?? part.checksums[algorithm]) === part.checksums[algorithm])
-    if (part === undefined || !isSame) throw new S3Error('InvalidPart', undefined, { details: { PartNumber: partNumber, ETag: etag.slice(0, 128) } })
+    const isSame =
+      part?.etag === etag &&
+      checksumAlgorithms.every(
+        (algorithm) => (checksums[algorithm] ?? part.checksums[algorithm]) === part.checksums[algorithm]
+      )
+    if (part === undefined || !isSame)
+      throw new S3Error('InvalidPart', undefined, { details: { PartNumber: partNumber, ETag: etag.slice(0, 128) } })
     return part
   })
 }
@@ -120,7 +138,10 @@ function checkDeclaredSize(declared: string | undefined, parts: readonly PartRec
   if (declared === undefined) return
   const sizeBytes = parts.reduce((sum, part) => sum + part.size, 0)
   if (declared === String(sizeBytes)) return
-  throw new S3Error('InvalidRequest', "The provided 'x-amz-mp-object-size' header value does not match what was computed.")
+  throw new S3Error(
+    'InvalidRequest',
+    "The provided 'x-amz-mp-object-size' header value does not match what was computed."
+  )
 }
 
 interface WholeChecksum {
@@ -154,7 +175,10 @@ function checkDeclaredChecksum(request: S3Request, upload: UploadRecord, whole: 
     const algorithm = algorithmOfHeader(name)
     if (algorithm === undefined) continue
     if (whole?.algorithm !== algorithm) {
-      throw new S3Error('InvalidRequest', `Checksum Type mismatch occurred, expected checksum Type: ${whole?.algorithm ?? 'null'}, actual checksum Type: ${algorithm}`)
+      throw new S3Error(
+        'InvalidRequest',
+        `Checksum Type mismatch occurred, expected checksum Type: ${whole?.algorithm ?? 'null'}, actual checksum Type: ${algorithm}`
+      )
     }
     // Some clients leave the number of parts off.
     const isBare = whole.type === 'COMPOSITE' && !declared.includes('-')
@@ -168,7 +192,12 @@ function checkDeclaredChecksum(request: S3Request, upload: UploadRecord, whole: 
  *
  * @throws `unknownUpload` where that is not so
  */
-async function completedBefore(request: S3Request, context: GatewayContext, named: readonly NamedPart[], unknownUpload: Error): Promise<ObjectRecord> {
+async function completedBefore(
+  request: S3Request,
+  context: GatewayContext,
+  named: readonly NamedPart[],
+  unknownUpload: Error
+): Promise<ObjectRecord> {
   let record: ObjectRecord
   try {
     record = await context.store.headObject(request.bucket, request.key)

@@ -19,7 +19,9 @@ export const copyObject: Operation = async (request, context) => {
   const source = await requireSource(request, context)
   const directive = request.headers.get('x-amz-metadata-directive')?.toUpperCase() ?? 'COPY'
   if (directive !== 'COPY' && directive !== 'REPLACE') {
-    throw new S3Error('InvalidArgument', 'Unknown metadata directive.', { details: { ArgumentName: 'x-amz-metadata-directive' } })
+    throw new S3Error('InvalidArgument', 'Unknown metadata directive.', {
+      details: { ArgumentName: 'x-amz-metadata-directive' }
+    })
   }
   const replace = directive === 'REPLACE' ? objectHeaders(request.headers) : undefined
   const storageClass = storageClassOf(request.headers)
@@ -28,7 +30,11 @@ export const copyObject: Operation = async (request, context) => {
   const sourceRecord = await context.store.headObject(source.bucket, source.key)
   checkSourceConditions(request, sourceRecord)
   const isOntoItself = source.bucket === request.bucket && source.key === request.key
-  if (isOntoItself && replace === undefined && (storageClass ?? sourceRecord.storageClass) === sourceRecord.storageClass) {
+  if (
+    isOntoItself &&
+    replace === undefined &&
+    (storageClass ?? sourceRecord.storageClass) === sourceRecord.storageClass
+  ) {
     throw new S3Error(
       'InvalidRequest',
       "This copy request is illegal because it is trying to copy an object to itself without changing the object's metadata, storage class, website redirect location or encryption attributes."
@@ -75,7 +81,12 @@ interface Copy {
 }
 
 /** A checksum that the source does not have is had by reading it: the copy is then an upload of its own. */
-async function copyByReading(request: S3Request, context: GatewayContext, copy: Copy, algorithm: ChecksumAlgorithm): Promise<ObjectRecord> {
+async function copyByReading(
+  request: S3Request,
+  context: GatewayContext,
+  copy: Copy,
+  algorithm: ChecksumAlgorithm
+): Promise<ObjectRecord> {
   return await withSource(context, copy.source, async (open) => {
     const { record } = open
     if (record.etag !== copy.sourceRecord.etag) throw new S3Error('PreconditionFailed')

@@ -14,7 +14,9 @@ export interface CopySource {
 
 function parseCopySource(header: string): CopySource {
   const malformed = (message: string): S3Error =>
-    new S3Error('InvalidArgument', message, { details: { ArgumentName: 'x-amz-copy-source', ArgumentValue: header.slice(0, 256) } })
+    new S3Error('InvalidArgument', message, {
+      details: { ArgumentName: 'x-amz-copy-source', ArgumentValue: header.slice(0, 256) }
+    })
   // The version stands outside of the encoding: a key's own question mark is encoded.
   const mark = header.lastIndexOf('?versionId=')
   const version = mark === -1 ? 'null' : header.slice(mark + '?versionId='.length)
@@ -23,7 +25,8 @@ function parseCopySource(header: string): CopySource {
   if (slash <= 0 || slash === path.length - 1) {
     throw malformed('Copy Source must mention the source bucket and key: sourcebucket/sourcekey')
   }
-  if (version !== 'null') throw new S3Error('NoSuchVersion', undefined, { details: { VersionId: version.slice(0, 128) } })
+  if (version !== 'null')
+    throw new S3Error('NoSuchVersion', undefined, { details: { VersionId: version.slice(0, 128) } })
   return { bucket: path.slice(0, slash), key: path.slice(slash + 1) }
 }
 
@@ -43,7 +46,11 @@ export function checkSourceConditions(request: S3Request, record: ObjectRecord):
 }
 
 /** Runs `work` with the source open, and lets go of it whatever happens. */
-export async function withSource<T>(context: GatewayContext, source: CopySource, work: (open: OpenObject) => Promise<T>): Promise<T> {
+export async function withSource<T>(
+  context: GatewayContext,
+  source: CopySource,
+  work: (open: OpenObject) => Promise<T>
+): Promise<T> {
   const open = await context.store.openObject(source.bucket, source.key)
   try {
     return await work(open)

@@ -44,7 +44,8 @@ export const deleteObjects: Operation = async (request, context) => {
     } catch (cause) {
       // One key's failure is that key's answer.
       const error = toS3Error(cause)
-      if (error.status >= 500) context.log.warn('a key of a multi-object delete failed', { bucket: request.bucket, error: cause })
+      if (error.status >= 500)
+        context.log.warn('a key of a multi-object delete failed', { bucket: request.bucket, error: cause })
       results[index] = [element('Error', [...names, element('Code', error.code), element('Message', error.message)])]
     }
   })

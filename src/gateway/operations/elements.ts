@@ -10,7 +10,9 @@ export function ownerElement(account: Account, name = 'Owner'): Xml {
 
 /** `ChecksumCRC32` and its like, and `ChecksumType` where it is given. */
 export function checksumElements(checksums: Checksums, type?: ChecksumType): Xml[] {
-  const values = checksumAlgorithms.flatMap((algorithm) => optional(`Checksum${checksumLabel(algorithm)}`, checksums[algorithm]))
+  const values = checksumAlgorithms.flatMap((algorithm) =>
+    optional(`Checksum${checksumLabel(algorithm)}`, checksums[algorithm])
+  )
   return values.length === 0 ? [] : [...values, ...optional('ChecksumType', type)]
 }
 

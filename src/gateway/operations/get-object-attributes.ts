@@ -44,7 +44,9 @@ function wantedAttributes(request: S3Request): ReadonlySet<string> {
   wanted.delete('')
   const known: ReadonlySet<string> = new Set(attributeNames)
   if (wanted.size > 0 && [...wanted].every((name) => known.has(name))) return wanted
-  throw new S3Error('InvalidArgument', 'Invalid attribute name specified.', { details: { ArgumentName: 'x-amz-object-attributes' } })
+  throw new S3Error('InvalidArgument', 'Invalid attribute name specified.', {
+    details: { ArgumentName: 'x-amz-object-attributes' }
+  })
 }
 
 function partsElement(request: S3Request, record: ObjectRecord, sizes: readonly number[]): Xml {
@@ -52,13 +54,15 @@ function partsElement(request: S3Request, record: ObjectRecord, sizes: readonly 
   const asked = numberMarker(request.headers.get('x-amz-max-parts'), 'x-amz-max-parts')
   const limit = asked === 0 ? partsPageMax : Math.min(asked, partsPageMax)
   const end = Math.min(sizes.length, marker + limit)
-  const parts = sizes.slice(marker, end).map((size, offset) =>
-    element('Part', [
-      element('PartNumber', marker + offset + 1),
-      element('Size', size),
-      ...checksumElements(record.partChecksums?.[marker + offset] ?? {})
-    ])
-  )
+  const parts = sizes
+    .slice(marker, end)
+    .map((size, offset) =>
+      element('Part', [
+        element('PartNumber', marker + offset + 1),
+        element('Size', size),
+        ...checksumElements(record.partChecksums?.[marker + offset] ?? {})
+      ])
+    )
   return element('ObjectParts', [
     element('PartsCount', sizes.length),
     element('PartNumberMarker', marker),

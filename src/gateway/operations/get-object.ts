@@ -62,13 +62,17 @@ function answerHead(request: S3Request, record: ObjectRecord): AnswerHead {
     const kept = { etag, 'last-modified': modified, 'x-holdfast-cid': cid, 'cache-control': cache, expires }
     return {
       status: 304,
-      headers: Object.fromEntries(Object.entries(kept).filter((entry): entry is [string, string] => entry[1] !== undefined)),
+      headers: Object.fromEntries(
+        Object.entries(kept).filter((entry): entry is [string, string] => entry[1] !== undefined)
+      ),
       range: { start: 0, end: 0 }
     }
   }
   const partNumber = query.get('partNumber')
   if (partNumber !== undefined) return answerPart(request, record, partNumber)
-  const range = honoursRange(headers.get('if-range'), record) ? parseRange(headers.get('range'), record.size) : undefined
+  const range = honoursRange(headers.get('if-range'), record)
+    ? parseRange(headers.get('range'), record.size)
+    : undefined
   if (range !== undefined) return partial(record, range)
   const wantsChecksums = headers.get('x-amz-checksum-mode')?.toUpperCase() === 'ENABLED'
   return {
@@ -111,7 +115,10 @@ function answerPart(request: S3Request, record: ObjectRecord, partNumber: string
   const checksums = record.partSizes === undefined ? record.checksums : (record.partChecksums?.[index] ?? {})
   // An object of length zero has one part with no byte to point at.
   const range = { start, end: start + sizeBytes }
-  const answer = sizeBytes === 0 ? { status: 200, headers: { ...describe(record), 'content-length': '0' }, range } : partial(record, range)
+  const answer =
+    sizeBytes === 0
+      ? { status: 200, headers: { ...describe(record), 'content-length': '0' }, range }
+      : partial(record, range)
   return {
     ...answer,
     headers: {

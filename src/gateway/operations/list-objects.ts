@@ -33,7 +33,13 @@ async function list(request: S3Request, context: GatewayContext, after: string):
 }
 
 function contents({ objects, encode, owner }: Listing, withOwner: boolean): Xml[] {
-  return objects.map((object) => element('Contents', [element('Key', encode(object.key)), ...versionElements(object), ...(withOwner ? [ownerElement(owner)] : [])]))
+  return objects.map((object) =>
+    element('Contents', [
+      element('Key', encode(object.key)),
+      ...versionElements(object),
+      ...(withOwner ? [ownerElement(owner)] : [])
+    ])
+  )
 }
 
 function versionElements(object: ObjectRecord): Xml[] {
@@ -57,7 +63,10 @@ export const listObjects: Operation = async (request, context) => {
       element('Prefix', encode(listing.prefix)),
       element('Marker', encode(marker)),
       // Without a delimiter the last key of the page is the next marker, and S3 leaves it to the client to see that.
-      ...optional('NextMarker', isTruncated && delimiter !== '' && nextAfter !== undefined ? encode(nextAfter) : undefined),
+      ...optional(
+        'NextMarker',
+        isTruncated && delimiter !== '' && nextAfter !== undefined ? encode(nextAfter) : undefined
+      ),
       element('MaxKeys', listing.limit),
       ...optional('Delimiter', delimiter === '' ? undefined : encode(delimiter)),
       ...optional('EncodingType', listing.encodingType),
@@ -107,7 +116,10 @@ export const listObjectVersions: Operation = async (request, context) => {
       element('KeyMarker', encode(keyMarker)),
       element('VersionIdMarker', versionMarker),
       ...optional('NextKeyMarker', next === undefined ? undefined : encode(next)),
-      ...optional('NextVersionIdMarker', next === undefined || listing.commonPrefixes.includes(next) ? undefined : 'null'),
+      ...optional(
+        'NextVersionIdMarker',
+        next === undefined || listing.commonPrefixes.includes(next) ? undefined : 'null'
+      ),
       element('MaxKeys', listing.limit),
       ...optional('Delimiter', delimiter === '' ? undefined : encode(delimiter)),
       ...optional('EncodingType', listing.encodingType),

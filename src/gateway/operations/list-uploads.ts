@@ -20,7 +20,10 @@ export const listParts: Operation = async (request, context) => {
   const marker = numberMarker(request.query.get('part-number-marker'), 'part-number-marker')
   const { encodingType, encode } = nameEncoder(request.query)
   const upload = await context.store.getUpload(request.bucket, request.key, uploadId)
-  const page = limit === 0 ? { items: [], isTruncated: false } : await context.store.listParts(request.bucket, request.key, uploadId, { after: marker, limit })
+  const page =
+    limit === 0
+      ? { items: [], isTruncated: false }
+      : await context.store.listParts(request.bucket, request.key, uploadId, { after: marker, limit })
   const owner = ownerAccount(upload.owner, request.account)
   return {
     status: 200,
@@ -120,7 +123,13 @@ export const listMultipartUploads: Operation = async (request, context) => {
 /** Groups uploads by common prefix while walking them, since the store lists them plainly. */
 async function collectUploads(bucket: string, context: GatewayContext, request: UploadsRequest): Promise<UploadsPage> {
   const { prefix, delimiter, limit } = request
-  const page: UploadsPage = { uploads: [], commonPrefixes: [], isTruncated: false, nextKeyMarker: '', nextUploadIdMarker: '' }
+  const page: UploadsPage = {
+    uploads: [],
+    commonPrefixes: [],
+    isTruncated: false,
+    nextKeyMarker: '',
+    nextUploadIdMarker: ''
+  }
   if (limit === 0) return page
   const groupOf = (key: string): string | undefined => {
     const end = delimiter === '' ? -1 : key.indexOf(delimiter, prefix.length)

@@ -59,7 +59,10 @@ function wantedChecksum(headers: HeaderMap): { algorithm: ChecksumAlgorithm; typ
   const type = headers.get('x-amz-checksum-type')?.toUpperCase()
   if (label === undefined) {
     if (type === undefined) return undefined
-    throw new S3Error('InvalidRequest', 'The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.')
+    throw new S3Error(
+      'InvalidRequest',
+      'The x-amz-checksum-type header can only be used with the x-amz-checksum-algorithm header.'
+    )
   }
   const algorithm = parseAlgorithm(label)
   if (algorithm === undefined) throw new S3Error('InvalidRequest', 'Checksum algorithm provided is unsupported.')
@@ -67,7 +70,10 @@ function wantedChecksum(headers: HeaderMap): { algorithm: ChecksumAlgorithm; typ
   const chosen = type === undefined ? types[0] : types.find((known) => known === type)
   if (chosen === undefined) {
     const stated = type === 'FULL_OBJECT' || type === 'COMPOSITE' ? type : 'given'
-    throw new S3Error('InvalidRequest', `The ${stated} checksum type cannot be used with the ${algorithm} checksum algorithm.`)
+    throw new S3Error(
+      'InvalidRequest',
+      `The ${stated} checksum type cannot be used with the ${algorithm} checksum algorithm.`
+    )
   }
   return { algorithm, type: chosen }
 }
@@ -101,9 +107,19 @@ export const uploadPart: Operation = async (request, context) => {
   const body = await request.body.upload(algorithm)
   const declared = request.body.declaredAlgorithm
   if (algorithm !== undefined && declared !== undefined && declared !== algorithm) {
-    throw new S3Error('InvalidRequest', `Checksum Type mismatch occurred, expected checksum Type: ${algorithm}, actual checksum Type: ${declared}`)
+    throw new S3Error(
+      'InvalidRequest',
+      `Checksum Type mismatch occurred, expected checksum Type: ${algorithm}, actual checksum Type: ${declared}`
+    )
   }
-  const part = await context.store.putPart({ bucket: request.bucket, key: request.key, uploadId, partNumber, body, signal: request.signal })
+  const part = await context.store.putPart({
+    bucket: request.bucket,
+    key: request.key,
+    uploadId,
+    partNumber,
+    body,
+    signal: request.signal
+  })
   const { 'x-amz-checksum-type': _type, ...checksums } = checksumHeaders(part.checksums)
   return { status: 200, headers: { etag: `"${part.etag}"`, ...checksums } }
 }
@@ -125,7 +141,14 @@ export const uploadPartCopy: Operation = async (request, context) => {
       )
     }
     const body = await storedBytes(open.read(start, end, request.signal), end - start, algorithmOf(upload))
-    return await context.store.putPart({ bucket: request.bucket, key: request.key, uploadId, partNumber, body, signal: request.signal })
+    return await context.store.putPart({
+      bucket: request.bucket,
+      key: request.key,
+      uploadId,
+      partNumber,
+      body,
+      signal: request.signal
+    })
   })
   return {
     status: 200,
@@ -149,7 +172,8 @@ function sourceRange(header: string | undefined, sizeBytes: number): ByteRange {
       { details: { ArgumentName: 'x-amz-copy-source-range', ArgumentValue: header.slice(0, 128) } }
     )
   }
-  if (end > sizeBytes) throw new S3Error('InvalidRange', undefined, { details: { RangeRequested: header, ActualObjectSize: sizeBytes } })
+  if (end > sizeBytes)
+    throw new S3Error('InvalidRange', undefined, { details: { RangeRequested: header, ActualObjectSize: sizeBytes } })
   return { start, end }
 }
 

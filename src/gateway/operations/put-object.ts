@@ -37,7 +37,9 @@ export const putObject: Operation = async (request, context) => {
 export function checkKey(key: string): void {
   const sizeBytes = Buffer.byteLength(key)
   if (sizeBytes > limits.keyBytesMax) {
-    throw new S3Error('KeyTooLongError', undefined, { details: { Size: sizeBytes, MaxSizeAllowed: limits.keyBytesMax } })
+    throw new S3Error('KeyTooLongError', undefined, {
+      details: { Size: sizeBytes, MaxSizeAllowed: limits.keyBytesMax }
+    })
   }
 }
 

@@ -1,0 +1,178 @@
+import { describe, expect, it } from 'vitest'
+import { HoldfastError } from '../../src/base/errors.ts'
+import { silentLog } from '../../src/base/log.ts'
+import { systemRandom } from '../../src/base/system.ts'
+import { domainLabels, ProviderDirectory, type ProviderTarget } from '../../src/discovery/directory.ts'
+import type { Offer } from '../../src/market/offer.ts'
+
+interface FakeProvider {
+  addresses: string[]
+  isAlive: boolean
+  offer: Partial<Offer>
+}
+
+/** A directory over providers that a test can move, kill and change, and a clock that it sets. */
+function world(providers: Record<string, FakeProvider>) {
+  const time = { now: 1_000_000 }
+  const asked: string[] = []
+  const directory = new ProviderDirectory({
+    discovery: {
+      announceProvider: () => {},
+      announceRoot: () => {},
+      findProviders: async function* () {
+        for (const [peerId, { addresses }] of Object.entries(providers)) yield { peerId, addresses }
+      },
+      findPeer: async (peerId) => ({ peerId, addresses: providers[peerId]?.addresses ?? [] })
+    },
+    getOffer: async ({ peerId, addresses }: ProviderTarget) => {
+      asked.push(peerId)
+      const provider = providers[peerId]
+      if (provider?.isAlive !== true || !addresses.includes(provider.addresses[0]!))
+        throw new HoldfastError('OFFLINE', 'nobody there')
+      return {
+        v: 1,
+        peerId,
+        dataUrls: ['https://127.0.0.1:1'],
+        addresses: provider.addresses,
+        capacityBytes: 100,
+        freeBytes: 50,
+        domain: peerId,
+        price: 0,
+        accepting: true,
+        version: '1',
+        issuedAt: time.now,
+        ...provider.offer
+      }
+    },
+    // Nothing here waits: deadlines never come.
+    clock: {
+      now: () => time.now,
+      sleep: (_ms, signal) => new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)))
+    },
+    random: systemRandom,
+    log: silentLog
+  })
+  const ids = (): string[] =>
+    directory
+      .candidates()
+      .map(({ peerId }) => peerId)
+      .sort()
+  return { directory, time, asked, ids }
+}
+
+const alive = (more: Partial<FakeProvider> = {}): FakeProvider => ({
+  addresses: ['/a'],
+  isAlive: true,
+  offer: {},
+  ...more
+})
+
+describe('the provider directory', () => {
+  it('offers for new shards those that answered with an offer, take shards and have room', async () => {
+    const { directory, ids } = world({
+      a: alive(),
+      dead: alive({ isAlive: false }),
+      full: alive({ offer: { freeBytes: 0 } }),
+      draining: alive({ offer: { accepting: false } })
+    })
+    await directory.refresh()
+    expect(ids()).toEqual(['a'])
+    expect(directory.state('dead')).toBe('offline')
+    expect(directory.state('full')).toBe('online')
+  })
+
+  it('takes a provider out at the first refused connection, and back when it answers again, not before its time', async () => {
+    const providers = { a: alive() }
+    const { directory, time, asked, ids } = world(providers)
+    const heard: string[] = []
+    directory.onChange((_peerId, state) => heard.push(state))
+    await directory.refresh()
+    directory.report('a', 'offline')
+    expect(ids()).toEqual([])
+    asked.length = 0
+    await directory.refresh()
+    expect(asked).toEqual([])
+    time.now += 10_000
+    await directory.refresh()
+    expect(ids()).toEqual(['a'])
+    expect(heard).toEqual(['online', 'offline', 'online'])
+  })
+
+  it('keeps slow and gone apart, and neither is evidence', async () => {
+    const { directory, ids } = world({ a: alive(), b: alive() })
+    await directory.refresh()
+    directory.report('a', 'timeout')
+    directory.report('b', 'missing')
+    expect(directory.state('a')).toBe('contained')
+    expect(directory.state('b')).toBe('online')
+    expect(ids()).toEqual(['b'])
+    expect(directory.list().find(({ peerId }) => peerId === 'a')!.outcomes).toMatchObject({
+      timeout: 1,
+      missing: 0,
+      offline: 0
+    })
+  })
+
+  it('finds a provider that moved, by its peer id', async () => {
+    const providers = { a: alive() }
+    const { directory, ids } = world(providers)
+    directory.remember([
+      { peerId: 'a', dataUrls: ['https://127.0.0.1:1'], addresses: ['/old'], domain: 'a', lastSeenAt: 1 }
+    ])
+    expect(directory.state('a')).toBe('unknown')
+    expect(directory.target('a')).toBeDefined()
+    await directory.refresh()
+    expect(ids()).toEqual(['a'])
+    expect(directory.target('a')!.addresses).toEqual(['/a'])
+  })
+
+  it('is not impressed by an offer from before', async () => {
+    const providers = { a: alive() }
+    const { directory, time } = world(providers)
+    await directory.refresh()
+    time.now += 60_000
+    providers.a.offer = { freeBytes: 9999, issuedAt: 5 }
+    await directory.refresh()
+    expect(directory.candidates()[0]!.freeBytes).toBe(50)
+  })
+
+  it('gives a provider that was found lying or losing a lower score', async () => {
+    const { directory } = world({ good: alive(), bad: alive() })
+    await directory.refresh()
+    for (let i = 0; i < 10; i++) for (const peer of ['good', 'bad']) directory.report(peer, 'ok', 20)
+    directory.report('bad', 'wrong')
+    const score = Object.fromEntries(directory.candidates().map((c) => [c.peerId, c.score]))
+    expect(score.bad!).toBeLessThan(score.good! * 0.6)
+  })
+
+  it('learns how late is late for each provider', async () => {
+    const { directory } = world({ quick: alive(), slow: alive() })
+    await directory.refresh()
+    for (let i = 0; i < 50; i++) {
+      directory.report('quick', 'ok', 10)
+      directory.report('slow', 'ok', 900)
+    }
+    expect(directory.lateAfterMs('quick')).toBeLessThan(300)
+    expect(directory.lateAfterMs('slow')).toBeGreaterThan(850)
+  })
+})
+
+describe('failure domains', () => {
+  it('are the operator, and the network where it says something', () => {
+    const labels = (...dataUrls: string[]): string[] => domainLabels({ domain: 'o', dataUrls })
+    expect(labels('https://8.8.4.4:1')).toEqual(['op:o', 'net:8.8.4.0/24'])
+    for (const url of [
+      'https://127.0.0.1:1',
+      'https://10.1.2.3:1',
+      'https://192.168.1.1:1',
+      'https://172.20.0.1:1',
+      'https://[::1]:1',
+      'https://[fd00::1]:1',
+      'https://example.org:1'
+    ]) {
+      expect(labels(url)).toEqual(['op:o'])
+    }
+    expect(labels('https://[2001:db8:7:1::5]:1')).toEqual(['op:o', 'net:2001:db8:7::/48'])
+    expect(labels('https://[2001:db8:7:2::9]:1')).toEqual(['op:o', 'net:2001:db8:7::/48'])
+  })
+})
