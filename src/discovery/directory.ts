@@ -234,6 +234,8 @@ export class ProviderDirectory {
     entry.probing = true
     try {
       const ask = (inner: AbortSignal): Promise<Offer> => this.#components.getOffer(entry.target, inner)
+      // What is tried is remembered: a search under way may meanwhile bring the very addresses that are right.
+      const tried = new Set(entry.target.addresses)
       let offer: Offer
       try {
         offer = await withDeadline(clock, this.#init.offerTimeoutMs, signal, ask)
@@ -242,9 +244,9 @@ export class ProviderDirectory {
         const peer = await withDeadline(clock, this.#init.offerTimeoutMs, signal, (inner) =>
           discovery.findPeer(peerId, inner)
         )
-        const moved = peer?.addresses.some((address) => !entry.target.addresses.includes(address)) === true
-        if (!moved) throw error
-        entry.target = { ...entry.target, addresses: peer?.addresses ?? [] }
+        const addresses = [...new Set([...(peer?.addresses ?? []), ...entry.target.addresses])]
+        if (addresses.every((address) => tried.has(address))) throw error
+        entry.target = { ...entry.target, addresses }
         offer = await withDeadline(clock, this.#init.offerTimeoutMs, signal, ask)
       }
       this.#accept(entry, offer)

@@ -1,7 +1,8 @@
 /** A gateway's process: the parts that `node.ts` puts together, on a virtual clock and network. */
-import type { CID } from '../content/cid.ts'
+
 import { Semaphore } from '../base/concurrency.ts'
 import { MiB, secondMs } from '../base/limits.ts'
+import type { CID } from '../content/cid.ts'
 import { ProviderDirectory } from '../discovery/directory.ts'
 import type { Code } from '../erasure/erasure-coder.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'

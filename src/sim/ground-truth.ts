@@ -2,12 +2,13 @@
  * What is really stored where, beside what the index believes: the measure of how much may still be lost, and of
  * whether it was. Nobody under simulation sees it.
  */
-import { parityLossesMax } from './promises.ts'
+
 import type { CID } from '../content/cid.ts'
 import type { Code } from '../erasure/erasure-coder.ts'
 import type { SegmentRecord, ShardRecord, StoredSegment } from '../metadata/records.ts'
 import type { Machine } from './machine.ts'
 import type { LossBudget } from './network.ts'
+import { parityLossesMax } from './promises.ts'
 import type { Timeline } from './virtual-clock.ts'
 
 /** Shards of a segment that was coded and is not committed yet, as far as anybody can tell. */
@@ -47,7 +48,9 @@ export class GroundTruth implements LossBudget {
 
   /** Whether the machine has the block undamaged, and will give it. */
   isGood(peerId: string | undefined, cid: CID): boolean {
-    return peerId !== undefined && this.#machines.get(peerId)?.disk.holds(cid) === true && !this.#lost.has(at(peerId, cid))
+    return (
+      peerId !== undefined && this.#machines.get(peerId)?.disk.holds(cid) === true && !this.#lost.has(at(peerId, cid))
+    )
   }
 
   /** Whether a fault explains that the machine does not have what it promised to keep. */
@@ -74,7 +77,8 @@ export class GroundTruth implements LossBudget {
   coded(code: Code, cids: readonly CID[]): void {
     const group: CodedGroup = { code, isCommitted: false, lostBy: new Set() }
     // Equal contents have equal shards: the faults that one upload may suffer are those that both may.
-    for (const cid of cids) if (this.#groups.get(cid.toString())?.isCommitted !== false) this.#groups.set(cid.toString(), group)
+    for (const cid of cids)
+      if (this.#groups.get(cid.toString())?.isCommitted !== false) this.#groups.set(cid.toString(), group)
   }
 
   stored(peerId: string, cid: CID): void {

@@ -53,13 +53,20 @@ export class Invariants {
     const providers = new Set(claimed.map(({ provider }) => provider))
     const code = `${segment.k}+${segment.m}`
     if (providers.size < durableMin(segment)) {
-      this.report(1, `${what} (${code}) was acknowledged with ${providers.size} shards durable; it takes ${durableMin(segment)}`)
+      this.report(
+        1,
+        `${what} (${code}) was acknowledged with ${providers.size} shards durable; it takes ${durableMin(segment)}`
+      )
     }
-    if (providers.size < claimed.length) this.report(1, `${what} (${code}) was acknowledged with two shards at one provider`)
+    if (providers.size < claimed.length)
+      this.report(1, `${what} (${code}) was acknowledged with two shards at one provider`)
     for (const { provider, cid } of claimed) this.#stored(provider, cid, `${what} was acknowledged`)
     const crowd = this.#largestDomain(claimed.map(({ provider }) => provider))
     if (claimed.length - crowd.shards < segment.k) {
-      this.report(1, `${what} (${code}) was acknowledged with ${crowd.shards} of ${claimed.length} shards in ${crowd.domain}`)
+      this.report(
+        1,
+        `${what} (${code}) was acknowledged with ${crowd.shards} of ${claimed.length} shards in ${crowd.domain}`
+      )
     }
   }
 
@@ -75,15 +82,21 @@ export class Invariants {
 
   /** What must hold for a segment at all times, whatever the index has just written about it. */
   segment(segment: StoredSegment): void {
-    const held = segment.shards.flatMap(({ provider, state }) => (provider === undefined || lostStates.has(state) ? [] : [provider]))
+    const held = segment.shards.flatMap(({ provider, state }) =>
+      provider === undefined || lostStates.has(state) ? [] : [provider]
+    )
     const what = `segment ${segment.id} (${segment.k}+${segment.m})`
     if (new Set(held).size < held.length) this.report(3, `${what} has two shards at one provider`)
     const crowd = this.#largestDomain(held)
     if (crowd.shards > domainShardsMax(segment)) {
-      this.report(3, `${what} has ${crowd.shards} shards in domain ${crowd.domain}; ${domainShardsMax(segment)} are allowed`)
+      this.report(
+        3,
+        `${what} has ${crowd.shards} shards in domain ${crowd.domain}; ${domainShardsMax(segment)} are allowed`
+      )
     }
     const good = this.#truth.goodShards(segment).length
-    if (good < segment.k) this.report(3, `${what} has ${good} good shards left: it is lost, and no fault was allowed to do that`)
+    if (good < segment.k)
+      this.report(3, `${what} has ${good} good shards left: it is lost, and no fault was allowed to do that`)
   }
 
   /** A provider's own code deleted a block: nobody may count on it. `holders`: what the index says at this moment. */
@@ -95,7 +108,8 @@ export class Invariants {
   #largestDomain(providers: readonly string[]): { domain: string; shards: number } {
     const counts = new Map<string, number>()
     for (const provider of providers) {
-      for (const domain of this.#machines.get(provider)?.domains ?? []) counts.set(domain, (counts.get(domain) ?? 0) + 1)
+      for (const domain of this.#machines.get(provider)?.domains ?? [])
+        counts.set(domain, (counts.get(domain) ?? 0) + 1)
     }
     let largest = { domain: 'none', shards: 0 }
     for (const [domain, shards] of counts) if (shards > largest.shards) largest = { domain, shards }

@@ -2,16 +2,17 @@
  * A provider's computer: its disk and its lease table outlive the process, which is the real provider core. What a fault
  * does to it is here; who does it, and when, is in `faults.ts`.
  */
+
+import { HoldfastError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { CID } from '../content/cid.ts'
+import type { RequestHandler } from '../net/network.ts'
 import { serveControlPlane } from '../provider/control-plane.ts'
 import type { LeaseStore } from '../provider/lease-store.ts'
 import { MemoryLeaseStore } from '../provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../provider/memory-shard-store.ts'
 import type { ShardStore } from '../provider/shard-store.ts'
 import { StorageProvider } from '../provider/storage-provider.ts'
-import type { RequestHandler } from '../net/network.ts'
-import { HoldfastError } from '../base/errors.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import { type Timeline, VirtualProcess } from './virtual-clock.ts'
 

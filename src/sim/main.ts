@@ -54,7 +54,10 @@ async function main({ from, seeds, quorumSlack, trace, json }: Settings): Promis
     } catch (error) {
       if (!(error instanceof FailedRun)) throw error
       failed.push(seed)
-      if (json) console.log(JSON.stringify({ seed, ok: false, trace: error.trace, invariant: error.invariant, reason: error.reason }))
+      if (json)
+        console.log(
+          JSON.stringify({ seed, ok: false, trace: error.trace, invariant: error.invariant, reason: error.reason })
+        )
       console.error(trace ? `seed ${seed}: ${error.reason}` : error.message)
     }
   }

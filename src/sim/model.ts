@@ -48,20 +48,26 @@ export class Model {
     const found = []
     for (const [name, { current }] of this.#keys) {
       const slash = name.indexOf('/')
-      if (current !== undefined) found.push({ bucket: name.slice(0, slash), key: name.slice(slash + 1), version: current })
+      if (current !== undefined)
+        found.push({ bucket: name.slice(0, slash), key: name.slice(slash + 1), version: current })
     }
     return found
   }
 
   /** What S3 says of a write under this condition now. */
-  verdict(bucket: string, key: string, condition: WriteCondition | undefined): 'ok' | 'PRECONDITION_FAILED' | 'NO_SUCH_KEY' {
+  verdict(
+    bucket: string,
+    key: string,
+    condition: WriteCondition | undefined
+  ): 'ok' | 'PRECONDITION_FAILED' | 'NO_SUCH_KEY' {
     const etag = this.current(bucket, key)?.etag
     const matches = (tag: string): boolean => tag === '*' || tag === etag
     if (condition?.ifMatch !== undefined) {
       if (etag === undefined) return 'NO_SUCH_KEY'
       if (!matches(condition.ifMatch)) return 'PRECONDITION_FAILED'
     }
-    if (condition?.ifNoneMatch !== undefined && etag !== undefined && matches(condition.ifNoneMatch)) return 'PRECONDITION_FAILED'
+    if (condition?.ifNoneMatch !== undefined && etag !== undefined && matches(condition.ifNoneMatch))
+      return 'PRECONDITION_FAILED'
     return 'ok'
   }
 
@@ -89,7 +95,9 @@ export class Model {
   /** The version with this root, if it was current at some moment since `tick`. */
   seenSince(bucket: string, key: string, tick: number, root: string): Version | undefined {
     const versions = this.#keys.get(path(bucket, key))?.versions ?? []
-    return versions.findLast((version) => version.root === root && (version.until === undefined || version.until > tick))
+    return versions.findLast(
+      (version) => version.root === root && (version.until === undefined || version.until > tick)
+    )
   }
 
   /** Whether there was no such object at some moment since `tick`. */

@@ -5,7 +5,7 @@
  */
 import { HoldfastError } from '../base/errors.ts'
 import { limits } from '../base/limits.ts'
-import { type CID } from '../content/cid.ts'
+import type { CID } from '../content/cid.ts'
 import type { Discovery } from '../discovery/discovery.ts'
 import type { PeerAddress } from '../net/network.ts'
 import { statusOfCode } from '../transfer/data-plane.ts'
@@ -57,7 +57,8 @@ export class SimulatedNetwork {
   #client(from: VirtualProcess, owner: string): ProviderClient {
     return {
       putShard: (to, cid, bytes, { termMs, signal }) => {
-        if (bytes.length > limits.shardBytesMax) return Promise.reject(new HoldfastError('BAD_INPUT', 'too large for a shard'))
+        if (bytes.length > limits.shardBytesMax)
+          return Promise.reject(new HoldfastError('BAD_INPUT', 'too large for a shard'))
         return this.#call({
           from,
           to,
@@ -76,7 +77,8 @@ export class SimulatedNetwork {
           signal,
           serve: (machine) => this.#serveGet(machine, cid)
         })
-        if (bytes.length > limits.shardBytesMax) throw new HoldfastError('PROTOCOL', 'the answer is larger than a shard')
+        if (bytes.length > limits.shardBytesMax)
+          throw new HoldfastError('PROTOCOL', 'the answer is larger than a shard')
         return bytes
       },
       renewLeases: async (to, cids, { termMs }, signal) => {
@@ -125,7 +127,8 @@ export class SimulatedNetwork {
     { owner, ...call }: { from: VirtualProcess; to: ProviderRef; owner: string; signal: AbortSignal | undefined },
     request: LeaseRequest
   ): Promise<LeaseState[]> {
-    if (request.cids.length > limits.leaseBatchMax) throw new HoldfastError('BAD_INPUT', 'too many leases in one request')
+    if (request.cids.length > limits.leaseBatchMax)
+      throw new HoldfastError('BAD_INPUT', 'too many leases in one request')
     const body = leaseRequest.encode(request)
     const answer = leaseAnswer.decode(
       await this.#call({
@@ -150,7 +153,9 @@ export class SimulatedNetwork {
     const decoded = leaseAnswer.decode(answer)
     if ('error' in decoded) return answer
     const states = decoded.states.map((state, at): LeaseState => {
-      return state === 'held' && this.#components.budget.spend(machine.peerId, request.cids[at]!, 'denied') ? 'missing' : state
+      return state === 'held' && this.#components.budget.spend(machine.peerId, request.cids[at]!, 'denied')
+        ? 'missing'
+        : state
     })
     return leaseAnswer.encode({ v: 1, states })
   }
@@ -174,12 +179,14 @@ export class SimulatedNetwork {
       }
       const onAbort = (): void => settle('given up', () => reject(signal?.reason))
       signal?.addEventListener('abort', onAbort, { once: true })
-      const unreachable = (): void => settle('offline', () => reject(new HoldfastError('OFFLINE', `no connection to ${to.peerId}`)))
+      const unreachable = (): void =>
+        settle('offline', () => reject(new HoldfastError('OFFLINE', `no connection to ${to.peerId}`)))
       if (machine === undefined) {
         timeline.schedule(noRouteMs, unreachable)
         return
       }
-      const delay = (): number => (machine.latencyMs + random.exponential(machine.latencyMs / 4)) * machine.behaviour.slowness
+      const delay = (): number =>
+        (machine.latencyMs + random.exponential(machine.latencyMs / 4)) * machine.behaviour.slowness
       timeline.schedule(delay(), () => {
         // Whoever has given up may have sent it or not.
         if ((isOver || !from.isAlive) && random.chance(0.5)) return
@@ -222,7 +229,9 @@ export class SimulatedNetwork {
       findProviders: async function* (signal) {
         await process.clock.sleep(50 + random.int(300), signal)
         // Records of the dead linger for a while, and those of the living are not always found.
-        const found = random.shuffle([...machines.values()]).filter((machine) => random.chance(machine.isUp ? 0.97 : 0.5))
+        const found = random
+          .shuffle([...machines.values()])
+          .filter((machine) => random.chance(machine.isUp ? 0.97 : 0.5))
         for (let at = 0; at < found.length; at += 20) {
           for (const machine of found.slice(at, at + 20)) yield addressOf(machine)
           await process.clock.sleep(20 + random.int(60), signal)
@@ -239,7 +248,11 @@ export class SimulatedNetwork {
 
 /** What is left of a provider's error once it has crossed the network: a status, or none that is known. */
 function onTheWire(error: unknown): HoldfastError {
-  if (error instanceof HoldfastError && error.code !== 'BAD_INPUT' && (statusOfCode[error.code] !== undefined || error.code === 'PROTOCOL')) {
+  if (
+    error instanceof HoldfastError &&
+    error.code !== 'BAD_INPUT' &&
+    (statusOfCode[error.code] !== undefined || error.code === 'PROTOCOL')
+  ) {
     return new HoldfastError(error.code, error.message)
   }
   return new HoldfastError('PROTOCOL', `the provider failed: ${error instanceof Error ? error.message : String(error)}`)

@@ -71,7 +71,11 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
     ((...args: Parameters<M>) => (process.isAlive ? process.wait(method(...args)) : new Promise(() => {}))) as M
 
   /** A write that needs no more than to be done, and told of. */
-  const plain = <M extends Method>(label: string, method: M, concerns: (...args: Parameters<M>) => Iterable<number> = () => []): M =>
+  const plain = <M extends Method>(
+    label: string,
+    method: M,
+    concerns: (...args: Parameters<M>) => Iterable<number> = () => []
+  ): M =>
     ((...args: Parameters<M>) =>
       write(label, async () => {
         const result = await method(...args)
@@ -93,13 +97,16 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
       committed = await work()
     } catch (error) {
       const code = error instanceof HoldfastError ? error.code : undefined
-      const isConditional = code === 'PRECONDITION_FAILED' || (code === 'NO_SUCH_KEY' && condition?.ifMatch !== undefined)
-      if (isConditional && code !== verdict) invariants.report(0, `${what}: a conditional write gave ${code}, not ${verdict}`)
+      const isConditional =
+        code === 'PRECONDITION_FAILED' || (code === 'NO_SUCH_KEY' && condition?.ifMatch !== undefined)
+      if (isConditional && code !== verdict)
+        invariants.report(0, `${what}: a conditional write gave ${code}, not ${verdict}`)
       throw error
     }
     if (verdict !== 'ok') invariants.report(0, `${what}: a conditional write was done that should fail with ${verdict}`)
     for (const segment of written) invariants.acknowledged(segment, what)
-    if (model.commit(object, committed.contentId) === undefined) invariants.report(0, `${what}: nobody wrote an object with ETag ${object.etag}`)
+    if (model.commit(object, committed.contentId) === undefined)
+      invariants.report(0, `${what}: nobody wrote an object with ETag ${object.etag}`)
     await refresh([...committed.segmentIds, ...committed.blockIds])
     truth.contents.set(committed.contentId, committed)
     if (replaced !== undefined) await retire(idsOf(replaced.contentId))
@@ -114,7 +121,10 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
 
     commitObject: (object, content, condition) =>
       write(`commit ${object.bucket}/${object.key}`, () =>
-        commit(object, condition, () => index.commitObject(object, content, condition), [...content.segments, ...content.blocks])
+        commit(object, condition, () => index.commitObject(object, content, condition), [
+          ...content.segments,
+          ...content.blocks
+        ])
       ),
     commitCopy: (object, sourceContentId, blocks, condition) =>
       write(`commit copy ${object.bucket}/${object.key}`, () =>
@@ -124,7 +134,8 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
     deleteObject: (bucket, key, condition) =>
       write(`delete ${bucket}/${key}`, async () => {
         const wasThere = await index.deleteObject(bucket, key, condition)
-        if (wasThere !== (model.current(bucket, key) !== undefined)) invariants.report(0, `${bucket}/${key}: deleted, or not, against the model`)
+        if (wasThere !== (model.current(bucket, key) !== undefined))
+          invariants.report(0, `${bucket}/${key}: deleted, or not, against the model`)
         const removed = model.current(bucket, key)
         model.remove(bucket, key)
         if (removed !== undefined) await retire(idsOf(removed.contentId))
@@ -158,7 +169,12 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
     getPartSegments: read(index.getPartSegments),
     completeUpload: (uploadId, parts, object, blocks, condition) =>
       write(`complete ${object.bucket}/${object.key}`, async () => {
-        const committed = await commit(object, condition, () => index.completeUpload(uploadId, parts, object, blocks, condition), blocks)
+        const committed = await commit(
+          object,
+          condition,
+          () => index.completeUpload(uploadId, parts, object, blocks, condition),
+          blocks
+        )
         await retire(truth.uploads.get(uploadId))
         return committed
       }),

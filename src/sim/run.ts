@@ -34,7 +34,10 @@ export class FailedRun extends Error {
   constructor(seed: number, cause: unknown, world: World) {
     const reason = messageOf(cause)
     const lines = world.trace.recent().map((line) => `  ${line}`)
-    super(`seed ${seed}: ${reason}\nlast events (all: node src/sim/main.ts --from ${seed} --seeds 1 --trace):\n${lines.join('\n')}`, { cause })
+    super(
+      `seed ${seed}: ${reason}\nlast events (all: node src/sim/main.ts --from ${seed} --seeds 1 --trace):\n${lines.join('\n')}`,
+      { cause }
+    )
     this.name = 'FailedRun'
     this.seed = seed
     this.reason = reason
@@ -48,7 +51,8 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<R
   const world = await World.create({ seed, ...options })
   world.trace.onLine = options.onLine
   // What nobody hears would end a real gateway's process.
-  const onUnheard = (error: unknown): void => world.invariants.report(0, `a rejection that nobody hears: ${error instanceof Error ? error.stack : String(error)}`)
+  const onUnheard = (error: unknown): void =>
+    world.invariants.report(0, `a rejection that nobody hears: ${error instanceof Error ? error.stack : String(error)}`)
   process.on('unhandledRejection', onUnheard)
   try {
     await world.run()
@@ -57,5 +61,10 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<R
   } finally {
     process.off('unhandledRejection', onUnheard)
   }
-  return { trace: world.trace.hash, lines: world.trace.lines, events: world.timeline.events, stats: Object.fromEntries(world.stats) }
+  return {
+    trace: world.trace.hash,
+    lines: world.trace.lines,
+    events: world.timeline.events,
+    stats: Object.fromEntries(world.stats)
+  }
 }

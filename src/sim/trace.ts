@@ -49,10 +49,18 @@ export class Trace {
 
   /** The log of a simulated process: its lines are part of what happened. */
   log(scope: string): Log {
-    const at = (level: string) => (message: string, fields?: LogFields): void => {
-      this.note(`${scope} ${level}: ${message}${fields === undefined ? '' : formatFields(fields)}`)
+    const at =
+      (level: string) =>
+      (message: string, fields?: LogFields): void => {
+        this.note(`${scope} ${level}: ${message}${fields === undefined ? '' : formatFields(fields)}`)
+      }
+    return {
+      debug: () => {},
+      info: at('info'),
+      warn: at('warn'),
+      error: at('error'),
+      child: (name) => this.log(`${scope}.${name}`)
     }
-    return { debug: () => {}, info: at('info'), warn: at('warn'), error: at('error'), child: (name) => this.log(`${scope}.${name}`) }
   }
 }
 

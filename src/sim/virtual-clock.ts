@@ -103,7 +103,8 @@ export class Timeline {
   #runNext(): void {
     for (;;) {
       const event = pop(this.#queue)
-      if (event === undefined) throw new HoldfastError('INTERNAL', 'nothing is left to happen, and the run has not ended')
+      if (event === undefined)
+        throw new HoldfastError('INTERNAL', 'nothing is left to happen, and the run has not ended')
       if (event.run === undefined) continue // called off
       this.#now = event.at
       this.#events++
@@ -186,7 +187,8 @@ export class VirtualProcess {
   }
 }
 
-const isBefore = (a: ScheduledEvent, b: ScheduledEvent): boolean => a.at < b.at || (a.at === b.at && a.sequence < b.sequence)
+const isBefore = (a: ScheduledEvent, b: ScheduledEvent): boolean =>
+  a.at < b.at || (a.at === b.at && a.sequence < b.sequence)
 
 /** A binary heap: the first is the earliest. */
 function push(heap: ScheduledEvent[], event: ScheduledEvent): void {

@@ -1,8 +1,8 @@
 /** Clients of the gateway: they write, read, copy and delete, and know what they must be told. */
 import { createHash } from 'node:crypto'
+import { toHex } from '../base/bytes.ts'
 import { HoldfastError, messageOf } from '../base/errors.ts'
 import { minuteMs } from '../base/limits.ts'
-import { toHex } from '../base/bytes.ts'
 import type { WriteCondition } from '../metadata/index-store.ts'
 import type { ObjectRecord, StoredSegment } from '../metadata/records.ts'
 import type { Account, UploadBody } from '../object/object-store.ts'
@@ -91,7 +91,8 @@ export class Workload {
 
   async put(target = this.#anyKey()): Promise<void> {
     const { bucket, key } = target
-    const bytes = bucket === 'open' && this.#random.chance(0.7) ? this.#random.pick(this.#common) : this.#random.bytes(this.#size())
+    const bytes =
+      bucket === 'open' && this.#random.chance(0.7) ? this.#random.pick(this.#common) : this.#random.bytes(this.#size())
     const wrong = this.#random.chance(0.06) ? this.#random.pick(wrongs) : undefined
     const body = this.#body(bytes)
     const condition = this.#condition(bucket, key)
@@ -147,7 +148,10 @@ export class Workload {
     let reads = 0
     for await (const chunk of chunks) {
       if (Buffer.compare(expected.subarray(at, at + chunk.length), chunk) !== 0) {
-        this.#world.invariants.report(2, `${what}: other bytes than were written came back, near ${at} of ${expected.length}`)
+        this.#world.invariants.report(
+          2,
+          `${what}: other bytes than were written came back, near ${at} of ${expected.length}`
+        )
         return
       }
       at += chunk.length
@@ -164,11 +168,19 @@ export class Workload {
       const now = truth.segments.get(segment.id)
       return segment.shards.filter(({ provider, cid }, index) => {
         const machine = provider === undefined ? undefined : machines.get(provider)
-        return machine !== undefined && now?.shards[index]?.provider === provider && machine.readableSince <= since && truth.isGood(provider, cid)
+        return (
+          machine !== undefined &&
+          now?.shards[index]?.provider === provider &&
+          machine.readableSince <= since &&
+          truth.isGood(provider, cid)
+        )
       }).length
     })
     if (segments.every(({ k }, at) => standing[at]! >= k)) {
-      invariants.report(3, `an object (${version.root}) was unreadable, though ${standing.join(', ')} shards of its segments could be had all the time`)
+      invariants.report(
+        3,
+        `an object (${version.root}) was unreadable, though ${standing.join(', ')} shards of its segments could be had all the time`
+      )
     }
   }
 
@@ -188,7 +200,10 @@ export class Workload {
   #versionOf(record: ObjectRecord, tick: number): Version | undefined {
     const version = this.#world.model.seenSince(record.bucket, record.key, tick, record.root.toString())
     if (version === undefined || version.etag !== record.etag || version.bytes.length !== record.size) {
-      this.#world.invariants.report(4, `${record.bucket}/${record.key}: ETag ${record.etag}, root ${record.root} was not current`)
+      this.#world.invariants.report(
+        4,
+        `${record.bucket}/${record.key}: ETag ${record.etag}, root ${record.root} was not current`
+      )
       return undefined
     }
     return version
@@ -256,7 +271,9 @@ export class Workload {
     }
     const chosen = [...parts][this.#random.int(parts.size)]
     if (chosen === undefined || this.#random.chance(0.15)) {
-      const aborted = await this.#ask(`abort upload ${bucket}/${key}`, (store) => store.abortUpload(bucket, key, uploadId))
+      const aborted = await this.#ask(`abort upload ${bucket}/${key}`, (store) =>
+        store.abortUpload(bucket, key, uploadId)
+      )
       this.#expect('abort upload', aborted, [])
       return
     }
@@ -278,7 +295,10 @@ export class Workload {
     const root = record.root.toString()
     const version = model.seenSince(record.bucket, record.key, 0, root)
     if (version === undefined || record.etag !== etag) {
-      invariants.report(1, `${record.bucket}/${record.key}: acknowledged with ETag ${record.etag}, but that was not committed`)
+      invariants.report(
+        1,
+        `${record.bucket}/${record.key}: acknowledged with ETag ${record.etag}, but that was not committed`
+      )
     }
   }
 
@@ -298,7 +318,11 @@ export class Workload {
       (answer): Outcome<T> => ({ answer }),
       (error: unknown): Outcome<T> => this.#failed(label, error)
     )
-    const outcome = await Promise.race([working, gateway.process.died.then((): Outcome<T> => 'gone'), late.then((): Outcome<T> => 'gone')])
+    const outcome = await Promise.race([
+      working,
+      gateway.process.died.then((): Outcome<T> => 'gone'),
+      late.then((): Outcome<T> => 'gone')
+    ])
     answered.abort()
     trace.note(`client: ${label}: ${outcome === 'gone' ? 'gone' : 'code' in outcome ? outcome.code : 'ok'}`)
     return outcome
@@ -313,7 +337,12 @@ export class Workload {
   }
 
   /** Whether it was answered; an answer of a kind that may not be is a violation. */
-  #expect<T>(kind: string, outcome: Outcome<T>, allowed: readonly string[], cancel?: AbortSignal): outcome is { answer: T } {
+  #expect<T>(
+    kind: string,
+    outcome: Outcome<T>,
+    allowed: readonly string[],
+    cancel?: AbortSignal
+  ): outcome is { answer: T } {
     const { count, invariants, isCalm } = this.#world
     if (outcome === 'gone') {
       count(`${kind} gone`)
@@ -325,7 +354,8 @@ export class Workload {
     }
     const { code } = outcome
     count(`${kind} ${code}`)
-    const isExpected = allowed.includes(code) || (code === 'cancelled' && cancel !== undefined) || (troubles.has(code) && !isCalm)
+    const isExpected =
+      allowed.includes(code) || (code === 'cancelled' && cancel !== undefined) || (troubles.has(code) && !isCalm)
     if (!isExpected) invariants.report(0, `${kind} gave ${code}${isCalm ? ', with all providers well' : ''}`)
     return false
   }
@@ -338,7 +368,9 @@ export class Workload {
 
   #cancelSoon(): AbortSignal {
     const controller = new AbortController()
-    void this.#world.clock.sleep(this.#random.exponential(500)).then(() => controller.abort(new Cancelled('the client went away')))
+    void this.#world.clock
+      .sleep(this.#random.exponential(500))
+      .then(() => controller.abort(new Cancelled('the client went away')))
     return controller.signal
   }
 
@@ -377,7 +409,8 @@ class Cancelled extends Error {}
 
 const conditionCodes = ['PRECONDITION_FAILED', 'NO_SUCH_KEY']
 
-const isCode = <T>(outcome: Outcome<T>, code: string): boolean => outcome !== 'gone' && 'code' in outcome && outcome.code === code
+const isCode = <T>(outcome: Outcome<T>, code: string): boolean =>
+  outcome !== 'gone' && 'code' in outcome && outcome.code === code
 
 export function md5(bytes: Uint8Array): string {
   return toHex(createHash('md5').update(bytes).digest())

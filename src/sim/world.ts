@@ -106,7 +106,12 @@ export class World {
     this.scenario = drawScenario(random.fork('scenario'), init)
 
     const budget = { spend: (...asked: Parameters<GroundTruth['spend']>) => this.truth.spend(...asked) }
-    this.#network = new SimulatedNetwork({ timeline: this.timeline, random: random.fork('network'), trace: this.trace, budget })
+    this.#network = new SimulatedNetwork({
+      timeline: this.timeline,
+      random: random.fork('network'),
+      trace: this.trace,
+      budget
+    })
     this.machines = this.#network.machines
     this.truth = new GroundTruth(this.timeline, this.machines)
     this.invariants = new Invariants(this.truth, this.machines)
@@ -196,7 +201,15 @@ export class World {
     const process = new VirtualProcess(this.timeline)
     const random = this.#random.fork('gateway')
     const { trace, model, truth, invariants } = this
-    const index = recordIndex({ index: this.#index, process, random: random.fork('index'), trace, model, truth, invariants })
+    const index = recordIndex({
+      index: this.#index,
+      process,
+      random: random.fork('index'),
+      trace,
+      model,
+      truth,
+      invariants
+    })
     trace.note('gateway starts')
     // Known at once: whoever asks to start it meanwhile must not get a second one.
     const starting = startGateway(
@@ -216,7 +229,8 @@ export class World {
       await this.clock.sleep(5 * secondMs)
       missing = await this.#unfinished()
     }
-    if (missing !== undefined) this.invariants.report(0, `${when}: ${missing}, ${convergenceMsMax / minuteMs} minutes after the last fault`)
+    if (missing !== undefined)
+      this.invariants.report(0, `${when}: ${missing}, ${convergenceMsMax / minuteMs} minutes after the last fault`)
     for (const segment of this.truth.segments.values()) this.#checkFullMargin(segment.id, when)
     this.trace.note(`all is well ${when}`)
   }
@@ -241,7 +255,10 @@ export class World {
     for (const [index, { provider, cid, state }] of segment.shards.entries()) {
       const machine = this.machines.get(provider ?? '')
       if (machine?.disk.holds(cid) !== true || state !== 'healthy') {
-        this.invariants.report(3, `${when}: shard ${index} (${shortCid(cid)}) of segment ${segmentId} is ${state} and not at ${provider}`)
+        this.invariants.report(
+          3,
+          `${when}: shard ${index} (${shortCid(cid)}) of segment ${segmentId} is ${state} and not at ${provider}`
+        )
       }
     }
   }
@@ -275,23 +292,29 @@ export class World {
         needed.set(provider!, cids.add(cid.toString()))
       }
     }
-    for (const machine of this.machines.values()) await this.#checkHolds(machine, needed.get(machine.peerId) ?? new Set())
+    for (const machine of this.machines.values())
+      await this.#checkHolds(machine, needed.get(machine.peerId) ?? new Set())
   }
 
   async #checkHolds(machine: Machine, needed: ReadonlySet<string>): Promise<void> {
     const held = new Map(machine.disk.cids().map((cid) => [cid.toString(), cid]))
     for (const [key, cid] of held) {
-      if (!needed.has(key)) this.invariants.report(0, `${machine.peerId} still has ${shortCid(cid)}, which nothing needs`)
+      if (!needed.has(key))
+        this.invariants.report(0, `${machine.peerId} still has ${shortCid(cid)}, which nothing needs`)
       const lease = await machine.leases.get(gatewayPeerId, cid)
       if (lease === undefined || lease.until < this.clock.now() + limits.committedLeaseMs / 3) {
         this.invariants.report(1, `${machine.peerId} keeps ${shortCid(cid)} without a long lease`)
       }
     }
-    for (const key of needed) if (!held.has(key)) this.invariants.report(1, `${machine.peerId} has lost ${key.slice(-8)}`)
+    for (const key of needed)
+      if (!held.has(key)) this.invariants.report(1, `${machine.peerId} has lost ${key.slice(-8)}`)
     const { usedBytes, reservedBytes } = await machine.storage.stats()
     const bytes = await machine.disk.bytes()
     if (usedBytes !== bytes || reservedBytes !== 0) {
-      this.invariants.report(0, `${machine.peerId} counts ${usedBytes} bytes, and ${reservedBytes} being written; ${bytes} are there`)
+      this.invariants.report(
+        0,
+        `${machine.peerId} counts ${usedBytes} bytes, and ${reservedBytes} being written; ${bytes} are there`
+      )
     }
   }
 
@@ -305,20 +328,26 @@ export class World {
       const chunks: Uint8Array[] = []
       for await (const chunk of opened.read(0, version.bytes.length)) chunks.push(chunk)
       opened.close()
-      if (Buffer.compare(Buffer.concat(chunks), version.bytes) !== 0) this.invariants.report(2, `${bucket}/${key} has changed`)
+      if (Buffer.compare(Buffer.concat(chunks), version.bytes) !== 0)
+        this.invariants.report(2, `${bucket}/${key} has changed`)
       const { root, etag } = opened.record
-      if (root.toString() !== version.root || etag !== version.etag) this.invariants.report(4, `${bucket}/${key} has another root or ETag`)
+      if (root.toString() !== version.root || etag !== version.etag)
+        this.invariants.report(4, `${bucket}/${key} has another root or ETag`)
       await this.#checkManifest(root, version.contentId, version.bytes.length)
       const { segments, blocks } = await store.health(bucket, key)
       for (const { code, margin } of [...segments, ...blocks]) {
         const m = Number(code.split('+')[1])
-        if (margin !== m) this.invariants.report(3, `${bucket}/${key}: a ${code} segment has margin ${margin} when all is well`)
+        if (margin !== m)
+          this.invariants.report(3, `${bucket}/${key}: a ${code} segment has margin ${margin} when all is well`)
       }
     }
-    const listed = await Promise.all(buckets.map(({ name }) => store.listObjects(name, { prefix: '', delimiter: '', after: '', limit: 1000 })))
+    const listed = await Promise.all(
+      buckets.map(({ name }) => store.listObjects(name, { prefix: '', delimiter: '', after: '', limit: 1000 }))
+    )
     const keys = listed.flatMap((page) => page.objects.map(({ bucket, key }) => `${bucket}/${key}`))
     const expected = objects.map(({ bucket, key }) => `${bucket}/${key}`)
-    if (keys.sort().join() !== expected.sort().join()) this.invariants.report(0, `the listing has ${keys.join()}, not ${expected.join()}`)
+    if (keys.sort().join() !== expected.sort().join())
+      this.invariants.report(0, `the listing has ${keys.join()}, not ${expected.join()}`)
   }
 
   async #checkManifest(root: CID, contentId: number, size: number): Promise<void> {
@@ -326,7 +355,8 @@ export class World {
     const stored = await this.#index.getSegments(contentId, 0, Math.max(1, size))
     const named = manifest.segments.map(({ shards }) => shards.join())
     const kept = stored.map(({ segment }) => segment.shards.map(({ cid }) => cid).join())
-    if (manifest.size !== size || named.join() !== kept.join()) this.invariants.report(4, `manifest ${root} is not what is stored`)
+    if (manifest.size !== size || named.join() !== kept.join())
+      this.invariants.report(4, `manifest ${root} is not what is stored`)
   }
 
   /** Invariant 3 as it is written: any one domain at once; any `m` shards at once; everything reads back identical. */
