@@ -321,17 +321,17 @@ class Gateway implements S3Server {
    */
   #settleRequestBody(exchange: Exchange, headers: Record<string, string>): () => Promise<void> {
     const { headers: request, source, response, message } = exchange
-    if (this.#isClosing) headers['connection'] = 'close'
+    if (this.#isClosing) headers.connection = 'close'
     const declared = Number(request.get('content-length') ?? 0)
     const hasBody = request.has('transfer-encoding') || declared > 0
     if (!hasBody || source.isEnded) return async () => {}
     // Whoever still waits for `100 Continue` need not send the body; on this connection it might come all the same.
     if (exchange.awaitsContinue || source.isBroken) {
-      headers['connection'] = 'close'
+      headers.connection = 'close'
       return async () => {}
     }
     const isSmall = !request.has('transfer-encoding') && declared - source.bytesRead <= drainBytesMax
-    if (!isSmall) headers['connection'] = 'close'
+    if (!isSmall) headers.connection = 'close'
     return async () => {
       const timer = setTimeout(() => response.destroy(), lingerMs)
       const isDrained = await source.discard(isSmall ? drainBytesMax : lingerBytesMax, drainIdleMs)

@@ -158,12 +158,12 @@ export interface ShardIndex {
   markHolding: (provider: string, cid: CID, state: ShardState, proofAt?: number) => Promise<void>
   /** All shards of a provider change between `healthy` and `offline`; other states stay. */
   markProvider: (provider: string, state: 'healthy' | 'offline') => Promise<void>
-  /** Every provider that holds something. */
+  /** Every provider that holds something. What is `missing`, `wrong` or `withdrawn` is not held, here and below. */
   listHolders: () => Promise<Array<{ provider: string; shards: number; bytes: number }>>
   /** Distinct CIDs held by `provider` whose lease ends before `before`, soonest first. */
   listLeasesDue: (provider: string, before: number, limit: number) => Promise<LeaseRow[]>
   renewed: (provider: string, cids: readonly CID[], leaseUntil: number) => Promise<void>
-  /** Which provider holds this CID, healthy first: for `/ipfs/{cid}`. */
+  /** Which provider was given this CID, likeliest to have it first: for `/ipfs/{cid}`. */
   findHolders: (cid: CID) => Promise<Array<{ provider: string; state: ShardState }>>
   /** CIDs whose lease at `provider` nothing needs any more. */
   listReleases: (provider: string, limit: number) => Promise<CID[]>

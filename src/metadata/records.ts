@@ -24,7 +24,7 @@ export interface ShardRecord {
  * (all of its shards then have the same CID).
  */
 export interface SegmentRecord {
-  /** Bytes of the object in this segment (of the block, for copies). */
+  /** Bytes of the object in this segment (of the block, for copies); at least 1. */
   length: number
   k: number
   m: number

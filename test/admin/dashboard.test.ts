@@ -151,7 +151,7 @@ describe('the dashboard', () => {
     const page = openPage({ '/v1/objects/photos/a%2Fb%3F%20c': health })
     await page.settle()
     page.elements.get('address')!.value = 's3://photos/a/b? c'
-    page.elements.get('lookup')!.listeners['submit']!({ preventDefault: () => {} })
+    page.elements.get('lookup')!.listeners.submit!({ preventDefault: () => {} })
     await page.settle()
     expect(page.asked).toContain('/v1/objects/photos/a%2Fb%3F%20c')
     expect(page.text('object')).toContain('bafyroot')

@@ -166,8 +166,7 @@ export function signHeaders(port: number, request: RawRequest): Signed {
   })
   const secret = signingKey(request.key!.secretAccessKey, scope)
   const signature = sign(secret, stringToSign(date, scope, canonical))
-  headers['authorization'] =
-    `${algorithm} Credential=${request.key!.accessKeyId}/${scopeText(scope)}, SignedHeaders=${signedHeaders.join(';')}, Signature=${signature}`
+  headers.authorization = `${algorithm} Credential=${request.key!.accessKeyId}/${scopeText(scope)}, SignedHeaders=${signedHeaders.join(';')}, Signature=${signature}`
   return { headers, signature, amzDate: date, scope, signingKey: secret }
 }
 
