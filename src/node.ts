@@ -80,7 +80,7 @@ export interface RunningGateway {
 /** A search that knows of fewer peers would end before it has found all providers. */
 const lookupPeersMax = 1000
 /** Bytes that rebuilding shards may hold beside what requests do. */
-const repairMemoryBytes = 48 * MiB
+const repairMemoryBytes = 32 * MiB
 /** How long the end waits for what goes on after answers were given. */
 const settleMsMax = 3 * secondMs
 /** How long the end waits for requests under way. */

@@ -35,8 +35,8 @@ export class BufferPool {
           this.#idle.push(now)
           this.#idleBytes += now.byteLength
         }
+        // Not trimmed here: whoever waited is given room at once, and takes this very buffer a moment later.
         giveBack()
-        this.#trim(0)
       }
     }
   }
@@ -48,13 +48,13 @@ export class BufferPool {
       this.#idleBytes -= byteLength
       return buffer
     }
-    this.#trim(byteLength)
+    this.#trim()
     return undefined
   }
 
-  /** Lets go of idle buffers, oldest first, until what is used and kept fits the budget with `extraBytes` more. */
-  #trim(extraBytes: number): void {
-    while (this.#idle.length > 0 && this.#idleBytes + extraBytes > this.#budget.free) {
+  /** Lets go of idle buffers, oldest first, until what is used and kept fits the budget. */
+  #trim(): void {
+    while (this.#idle.length > 0 && this.#idleBytes > this.#budget.free) {
       this.#idleBytes -= this.#idle.shift()!.byteLength
     }
   }
