@@ -35,8 +35,9 @@ export class BufferPool {
           this.#idle.push(now)
           this.#idleBytes += now.byteLength
         }
-        // Not trimmed here: whoever waited is given room at once, and takes this very buffer a moment later.
+        // Not trimmed while others are at work: whoever waited is given room at once, and takes this very buffer a moment later.
         giveBack()
+        if (this.#budget.free === this.#budget.capacity) this.#trim(this.#budget.capacity / 4)
       }
     }
   }
@@ -48,13 +49,13 @@ export class BufferPool {
       this.#idleBytes -= byteLength
       return buffer
     }
-    this.#trim()
+    this.#trim(this.#budget.free)
     return undefined
   }
 
-  /** Lets go of idle buffers, oldest first, until what is used and kept fits the budget. */
-  #trim(): void {
-    while (this.#idle.length > 0 && this.#idleBytes > this.#budget.free) {
+  /** Lets go of idle buffers, oldest first, until at most so many bytes are kept. */
+  #trim(keptBytesMax: number): void {
+    while (this.#idle.length > 0 && this.#idleBytes > keptBytesMax) {
       this.#idleBytes -= this.#idle.shift()!.byteLength
     }
   }

@@ -19,14 +19,24 @@ it('gives whoever waits the buffer that was just given back, not a new one', asy
 
 it('keeps no more than its budget when the sizes asked for change', async () => {
   const pool = new BufferPool(100)
+  const used = await pool.take(20)
   const a = await pool.take(60)
-  a.release()
-  const b = await pool.take(50) // 60 idle and 50 used do not fit: the old one goes
-  const c = await pool.take(50)
+  a.release() // idle: 60
+  const b = await pool.take(70) // 20 and 70 used: the idle one must go
   b.release()
-  c.release()
-  expect((await pool.take(50)).bytes.buffer).toBe(c.bytes.buffer)
-  expect((await pool.take(50)).bytes.buffer).toBe(b.bytes.buffer)
+  const again = await pool.take(60)
+  expect(again.bytes.buffer).not.toBe(a.bytes.buffer)
+  used.release()
+  again.release()
+})
+
+it('keeps a quarter of its budget when nothing is going on', async () => {
+  const pool = new BufferPool(100)
+  const buffers = await Promise.all([25, 25, 25, 25].map((bytes) => pool.take(bytes)))
+  for (const { release } of buffers) release()
+  const before = new Set(buffers.map(({ bytes }) => bytes.buffer))
+  const after = await Promise.all([25, 25].map((bytes) => pool.take(bytes)))
+  expect(after.filter(({ bytes }) => before.has(bytes.buffer)).length).toBe(1)
 })
 
 it('waits for room, and forgets memory that was transferred away', async () => {
