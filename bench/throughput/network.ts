@@ -5,6 +5,8 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { GatewayStatus } from '../../src/admin/backend.ts'
+import { withDeadline } from '../../src/base/clock.ts'
+import { messageOf } from '../../src/base/errors.ts'
 import { secondMs } from '../../src/base/limits.ts'
 import { systemClock } from '../../src/base/system.ts'
 import { createAdminClient } from '../../src/cli/admin-client.ts'
@@ -71,19 +73,20 @@ export class BenchNetwork {
       said = (said + text).slice(-stderrBytesKept)
     })
     try {
-      const ready = await Promise.race([
-        once(up.stdout!, 'data', { signal }).then(() => true),
-        once(up, 'exit').then(() => false),
-        systemClock.sleep(startMsMax, signal).then(() => false)
-      ])
-      if (!ready) throw new Error(`the network did not come up:\n${said}`)
+      await withDeadline(systemClock, startMsMax, signal, async (inner) => {
+        const ended = once(up, 'exit', { signal: inner }).then(() => {
+          throw new Error('it ended')
+        })
+        // It says what runs, once, when everything does.
+        await Promise.race([once(up.stdout!, 'data', { signal: inner }), ended])
+      })
       up.stdout!.resume()
       const file = await readNetworkFile(directory)
       const gatewayPid = Number(await readFile(join(directory, 'run', 'gateway.pid'), 'utf8'))
       return new BenchNetwork(up, file, gatewayPid, signal)
-    } catch (error) {
+    } catch (cause) {
       await stop(up)
-      throw error
+      throw new Error(`the network did not come up: ${messageOf(cause)}; it said:\n${said}`, { cause })
     }
   }
 
@@ -133,7 +136,7 @@ function environment(): NodeJS.ProcessEnv {
 }
 
 async function stop(up: ChildProcess): Promise<void> {
-  if (up.exitCode !== null || up.signalCode !== null) return
+  if (up.pid === undefined || up.exitCode !== null || up.signalCode !== null) return
   const ended = once(up, 'exit')
   up.kill('SIGTERM')
   const waiting = new AbortController()

@@ -98,8 +98,8 @@ export class NetworkObjectStore implements ObjectStore {
   constructor(components: ObjectStoreComponents, init: ObjectStoreInit) {
     this.#components = components
     this.#init = init
-    this.#buffers = new BufferPool(init.writeMemoryBytes ?? 48 * MiB)
-    const readMemoryBytes = init.readMemoryBytes ?? 48 * MiB
+    this.#buffers = new BufferPool(init.writeMemoryBytes ?? 40 * MiB)
+    const readMemoryBytes = init.readMemoryBytes ?? 40 * MiB
     const shardBytesMax = init.shardBytesMax ?? limits.shardBytesMax
     this.#readMemory = new Semaphore(readMemoryBytes)
     this.#spares = new SpareBuffers(shardBytesMax, Math.max(1, Math.floor(readMemoryBytes / shardBytesMax / 2)))

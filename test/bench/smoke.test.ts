@@ -1,0 +1,65 @@
+/** The benchmarks work: at smoke size, with figures that nobody looks at. */
+import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import os from 'node:os'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Benchmark } from '../../bench/harness.ts'
+import { kernel } from '../../bench/kernel/kernel.ts'
+import { limits } from '../../bench/limits.ts'
+import { renderResult } from '../../bench/report.ts'
+import { parseResult, type Result, readResults, writeResult } from '../../bench/result.ts'
+import { runBenchmark } from '../../bench/run.ts'
+import { throughput } from '../../bench/throughput/throughput.ts'
+
+let parent: string
+beforeAll(async () => {
+  parent = await mkdtemp(join(os.tmpdir(), 'holdfast-test-bench-'))
+})
+afterAll(async () => {
+  await rm(parent, { recursive: true, force: true })
+})
+
+async function smoke(benchmark: Benchmark): Promise<Result> {
+  const { signal } = new AbortController()
+  const result = await runBenchmark(benchmark, {
+    scale: 'smoke',
+    seed: 1,
+    parent,
+    providers: 3,
+    runtimes: [],
+    progress: () => {},
+    signal
+  })
+  expect(parseResult(JSON.stringify(result))).toEqual(result)
+  expect(await readdir(parent)).toEqual([]) // it leaves nothing behind
+  for (const { label } of result.rows) expect(renderResult(result)).toContain(label)
+  return result
+}
+
+const idsOf = (rows: ReadonlyArray<{ id: string }> = []): string[] => rows.map(({ id }) => id)
+const limitIds = ['tls', 'blake3', 'md5', 'sha256', 'aes', 'encode-1+2', 'fsync-c1', 'fsync-c16']
+
+describe('benchmarks at smoke size', { timeout: 120_000 }, () => {
+  it('measure the limits of the machine', async () => {
+    expect(idsOf((await smoke(limits)).rows)).toEqual(limitIds)
+  })
+
+  it('measure the kernel', async () => {
+    const { rows } = await smoke(kernel)
+    expect(idsOf(rows)).toEqual(
+      expect.arrayContaining(['encode-6+6', 'reconstruct-10+10-1', 'reconstruct-10+4-4', 'blake3-wasm'])
+    )
+  })
+
+  it('measure a network beside the limits, and a smoke result is never read as a full one', async () => {
+    const result = await smoke(throughput)
+    expect(idsOf(result.limits)).toEqual(limitIds)
+    for (const id of ['put-2MiB-c1', 'get-2MiB-c16', 'put-4KiB-c16', 'get-4KiB-c1', 'rest'])
+      expect(idsOf(result.rows)).toContain(id)
+    expect(result.parameters).toMatchObject({ providers: 3, code: '1+2' })
+    const out = join(parent, 'results')
+    await writeResult(out, result)
+    expect(await readdir(out)).toEqual(['throughput.smoke.json'])
+    expect(await readResults(out)).toEqual([])
+  })
+})
