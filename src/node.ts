@@ -33,6 +33,7 @@ import { Completer } from './repair/completer.ts'
 import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
+import { LeaseGuard } from './transfer/lease-guard.ts'
 
 export interface HostPort {
   host: string
@@ -154,12 +155,14 @@ async function start(
 
   const codec = createWorkerCodec(Math.max(1, Math.min(4, availableParallelism() - 1)))
   onStop(() => codec.close())
+  const guard = new LeaseGuard()
   const store = createObjectStore(
     {
       index,
       client,
       peers: directory,
       codec,
+      guard,
       masterKey,
       clock,
       random,
@@ -175,6 +178,7 @@ async function start(
     client,
     peers: directory,
     codec,
+    guard,
     clock,
     random,
     log: log.child('repair'),
@@ -186,7 +190,7 @@ async function start(
     peers: directory,
     clock,
     log: log.child('leases'),
-    isUncommitted: (...held: Parameters<typeof store.isUncommitted>) => store.isUncommitted(...held)
+    guard
   }
   const tasks: Task[] = [
     { name: 'complete', everyMs: taskPauses.completeMs, run: (signal) => completer.round(signal) },

@@ -109,12 +109,18 @@ export class BenchNetwork {
     return Math.max(...memory.map(({ peak }) => peak))
   }
 
+  /** `K+M` that a new STANDARD object gets. @throws when the providers known are too few for any */
+  async code(): Promise<string> {
+    const { STANDARD: code } = (await this.#status()).codes
+    if (code === undefined || code === null) throw new Error('the network has too few providers for a code')
+    return code
+  }
+
   /** Resolves when every segment has all its shards: a PUT is acknowledged before, at its quorum. */
   async settled(): Promise<void> {
-    const admin = createAdminClient(this.file.admin, this.#signal)
     const deadline = systemClock.now() + settleMsMax
     for (;;) {
-      const { incompleteSegments } = await admin.request<GatewayStatus>('GET', '/v1/status')
+      const { incompleteSegments } = await this.#status()
       if (incompleteSegments === 0) return
       if (systemClock.now() > deadline) {
         throw new Error(`${incompleteSegments} segments still lack shards after ${settleMsMax / secondMs} s`)
@@ -125,6 +131,10 @@ export class BenchNetwork {
 
   async stop(): Promise<void> {
     await stop(this.#up)
+  }
+
+  async #status(): Promise<GatewayStatus> {
+    return await createAdminClient(this.file.admin, this.#signal).request<GatewayStatus>('GET', '/v1/status')
   }
 }
 

@@ -118,12 +118,13 @@ export function describe(record: ObjectRecord): Record<string, string> {
   const headers: Record<string, string> = {
     'accept-ranges': 'bytes',
     'content-type': 'binary/octet-stream',
-    ...record.headers,
+    ...mapValues(record.headers, headerBytes),
     etag: `"${record.etag}"`,
     'last-modified': httpDate(record.modifiedAt),
     'x-holdfast-cid': record.root.toString()
   }
-  for (const [name, value] of Object.entries(record.userMetadata)) headers[`${metadataPrefix}${name}`] = value
+  for (const [name, value] of Object.entries(record.userMetadata))
+    headers[`${metadataPrefix}${name}`] = headerBytes(value)
   if (record.storageClass !== 'STANDARD') headers['x-amz-storage-class'] = record.storageClass
   return headers
 }
@@ -143,7 +144,7 @@ export function responseOverrides(query: Query, isSigned: boolean): Record<strin
         'InvalidRequest',
         'Request specific response headers cannot be used for anonymous GET requests.'
       )
-    const bytes = Buffer.from(value, 'utf8').toString('latin1')
+    const bytes = utf8Bytes(value)
     // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is refused here
     if (/[\u0000-\u0008\u000a-\u001f\u007f]/.test(bytes)) {
       throw new S3Error('InvalidArgument', undefined, { details: { ArgumentName: `response-${name}` } })
@@ -151,6 +152,20 @@ export function responseOverrides(query: Query, isSigned: boolean): Record<strin
     overrides[name] = bytes
   }
   return overrides
+}
+
+function utf8Bytes(text: string): string {
+  return Buffer.from(text, 'utf8').toString('latin1')
+}
+
+/** What did not come in by HTTP may hold any character; it leaves as UTF-8. */
+function headerBytes(value: string): string {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: the range is all of Latin-1
+  return /^[\u0000-\u00ff]*$/.test(value) ? value : utf8Bytes(value)
+}
+
+function mapValues(record: ContentHeaders, change: (value: string) => string): Record<string, string> {
+  return Object.fromEntries(Object.entries(record).map(([name, value]) => [name, change(value)]))
 }
 
 /** RFC 1123, as HTTP headers have it. */

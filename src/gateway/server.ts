@@ -291,22 +291,24 @@ class Gateway implements S3Server {
 
   async #send(exchange: Exchange, reply: Reply): Promise<void> {
     const { response, message } = exchange
-    const { body } = reply
-    const headers = { ...reply.headers }
-    if (typeof body === 'string') headers['content-type'] ??= 'application/xml'
-    const isBodiless = message.method === 'HEAD' || reply.status === 204 || reply.status === 304
-    if (body !== undefined) headers['content-length'] = String(sizeOf(body))
-    else if (reply.status !== 204 && reply.status !== 304) headers['content-length'] ??= '0'
+    const { status } = reply
+    // As bytes: Node would send the head in UTF-8 along with a text.
+    const body = typeof reply.body === 'string' ? Buffer.from(reply.body) : reply.body
+    const { 'content-length': declaredLength, ...headers } = reply.headers ?? {}
+    if (typeof reply.body === 'string') headers['content-type'] ??= 'application/xml'
+    // Last, because Node re-encodes a Content-Disposition that comes after it.
+    const length = body === undefined ? (declaredLength ?? '0') : String(sizeOf(body))
+    if (status !== 204 && status !== 304) headers['content-length'] = length
 
     if (body !== undefined && isStream(body)) {
-      await this.#sendStream(exchange, reply.status, headers, body)
+      await this.#sendStream(exchange, status, headers, body)
       return
     }
     const settle = this.#settleRequestBody(exchange, headers)
-    response.writeHead(reply.status, headers)
-    if (!isBodiless && body !== undefined && sizeOf(body) > 0) {
+    response.writeHead(status, headers)
+    if (body !== undefined && body.byteLength > 0 && message.method !== 'HEAD' && status !== 204 && status !== 304) {
       response.write(body)
-      exchange.bytesOut += sizeOf(body)
+      exchange.bytesOut += body.byteLength
     } else {
       response.flushHeaders()
     }
@@ -420,12 +422,11 @@ function errorReply(exchange: Exchange, error: S3Error): Reply {
   }
 }
 
-function isStream(body: NonNullable<Reply['body']>): body is ByteStream {
-  return typeof body === 'object' && 'chunks' in body
+function isStream(body: Uint8Array | ByteStream): body is ByteStream {
+  return 'chunks' in body
 }
 
-function sizeOf(body: NonNullable<Reply['body']>): number {
-  if (typeof body === 'string') return Buffer.byteLength(body)
+function sizeOf(body: Uint8Array | ByteStream): number {
   return isStream(body) ? body.sizeBytes : body.byteLength
 }
 

@@ -13,6 +13,7 @@ import type { Block } from '../content/manifest.ts'
 import type { Code } from '../erasure/erasure-coder.ts'
 import type { SegmentRecord } from '../metadata/records.ts'
 import { codeFor, independentDomains, place, quorumOf, type StorageClass } from '../placement/place.ts'
+import type { LeaseGuard } from '../transfer/lease-guard.ts'
 import type { Peers } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import { Scatter } from '../transfer/scatter.ts'
@@ -24,6 +25,7 @@ export interface WriterComponents {
   client: ProviderClient
   peers: Peers
   codec: SegmentCodec
+  guard: LeaseGuard
   /** Segment buffers, within a budget that all writers share. */
   buffers: BufferPool
   clock: Clock
@@ -146,6 +148,11 @@ export class SegmentWriter {
     this.#stop.abort(new HoldfastError('ABORTED', 'the upload was given up'))
     await Promise.allSettled(this.#pending)
     return storedBy([...this.segments, ...this.blocks, ...this.#recoded])
+  }
+
+  /** To be called when the index knows what is kept and what is to be released. */
+  letGo(): void {
+    for (const { scatter } of [...this.segments, ...this.blocks, ...this.#recoded]) scatter.letGo()
   }
 
   /** Shards that may be stored and are not part of the object: of lost races, and of segments that were coded again. */

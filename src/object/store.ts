@@ -29,6 +29,7 @@ import type {
 } from '../metadata/records.ts'
 import { isStorageClass } from '../placement/place.ts'
 import type { ShardToFetch } from '../transfer/gather.ts'
+import type { LeaseGuard } from '../transfer/lease-guard.ts'
 import type { PeerOutcome, Peers } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import type { PlacedShard } from '../transfer/scatter.ts'
@@ -56,6 +57,8 @@ export interface ObjectStoreComponents {
   client: ProviderClient
   peers: Peers
   codec: SegmentCodec
+  /** Shared with all that releases leases. */
+  guard: LeaseGuard
   /** 32 bytes: wraps the buckets' keys. */
   masterKey: Uint8Array
   clock: Clock
@@ -92,8 +95,6 @@ export class NetworkObjectStore implements ObjectStore {
   readonly #proofs = new Map<string, { segmentId: number; index: number; provider: string; at: number }>()
   /** Work that goes on after an answer was given: placing the rest, releasing. */
   readonly #background = new Set<Promise<void>>()
-  /** Shards stored for uploads that are not committed: `provider cid` to how many. They must not be released. */
-  readonly #uncommitted = new Map<string, number>()
 
   constructor(components: ObjectStoreComponents, init: ObjectStoreInit) {
     this.#components = components
@@ -514,11 +515,6 @@ export class NetworkObjectStore implements ObjectStore {
 
   // What maintenance needs
 
-  /** Whether an upload under way counts on this block at this provider. */
-  isUncommitted(provider: string, cid: CID): boolean {
-    return this.#uncommitted.has(`${provider} ${cid}`)
-  }
-
   /** Writes to the index which shards reads have verified since the last call. */
   async flushProofs(): Promise<void> {
     const proofs = [...this.#proofs.values()]
@@ -619,6 +615,7 @@ export class NetworkObjectStore implements ObjectStore {
     } catch (error) {
       this.#after(async () => {
         await this.#components.index.queueReleases(await writer.abandon())
+        writer.letGo()
       })
       throw error
     }
@@ -640,13 +637,7 @@ export class NetworkObjectStore implements ObjectStore {
     for (const [at, { scatter }] of written.entries()) {
       scatter.onPlaced = (shard, placed) => late.push({ at, shard, placed })
     }
-    const letGo = this.#hold(written)
-    let ids: readonly number[]
-    try {
-      ids = await commit()
-    } finally {
-      letGo()
-    }
+    const ids = await commit()
     writer.detach()
     this.#after(async () => {
       await Promise.all(written.map(({ scatter }) => scatter.settled))
@@ -655,22 +646,8 @@ export class NetworkObjectStore implements ObjectStore {
       })
       if (placements.length > 0) await index.placeShards(placements)
       await index.queueReleases(await writer.strays())
+      writer.letGo()
     })
-  }
-
-  /** Marks what an upload has stored as needed until it is committed. */
-  #hold(written: readonly WrittenSegment[]): () => void {
-    const keys = written.flatMap(({ scatter, cids }) =>
-      [...scatter.placed].map(([index, { provider }]) => `${provider} ${cids[index]}`)
-    )
-    for (const key of keys) this.#uncommitted.set(key, (this.#uncommitted.get(key) ?? 0) + 1)
-    return () => {
-      for (const key of keys) {
-        const left = (this.#uncommitted.get(key) ?? 1) - 1
-        if (left === 0) this.#uncommitted.delete(key)
-        else this.#uncommitted.set(key, left)
-      }
-    }
   }
 
   #after(work: () => Promise<void>): void {

@@ -14,6 +14,7 @@ import { type SegmentCodec, shardBytesFor } from '../object/segment-codec.ts'
 import { shardsToFetch } from '../object/segment-reader.ts'
 import { place } from '../placement/place.ts'
 import { gather } from '../transfer/gather.ts'
+import type { LeaseGuard } from '../transfer/lease-guard.ts'
 import type { PeerOutcome, Peers } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import { Scatter } from '../transfer/scatter.ts'
@@ -23,6 +24,7 @@ export interface CompleterComponents {
   client: ProviderClient
   peers: Peers
   codec: SegmentCodec
+  guard: LeaseGuard
   clock: Clock
   random: Random
   log: Log
@@ -114,15 +116,19 @@ export class Completer {
         signal
       })
       await scatter.settled
-      await index.placeShards(
-        [...scatter.placed].map(([at, placed]) => ({
-          segmentId: segment.id,
-          index: at,
-          cid: segment.shards[at]!.cid,
-          ...placed
-        }))
-      )
-      await index.queueReleases(scatter.strays())
+      try {
+        await index.placeShards(
+          [...scatter.placed].map(([at, placed]) => ({
+            segmentId: segment.id,
+            index: at,
+            cid: segment.shards[at]!.cid,
+            ...placed
+          }))
+        )
+        await index.queueReleases(scatter.strays())
+      } finally {
+        scatter.letGo()
+      }
       log.info('segment completed', { segment: segment.id, wanted: wanted.length, placed: scatter.placed.size })
       return scatter.placed.size
     } finally {

@@ -6,8 +6,8 @@ import { type Clock, withDeadline } from '../base/clock.ts'
 import { messageOf } from '../base/errors.ts'
 import { limits, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
-import type { CID } from '../content/cid.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
+import type { LeaseGuard } from '../transfer/lease-guard.ts'
 import type { Peers } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import { peerOutcomeOf } from '../transfer/scatter.ts'
@@ -18,8 +18,7 @@ export interface LeaseComponents {
   peers: Peers
   clock: Clock
   log: Log
-  /** Whether an upload that is not committed yet counts on this block at this provider. */
-  isUncommitted: (provider: string, cid: CID) => boolean
+  guard: LeaseGuard
 }
 
 const requestTimeoutMs = 20 * secondMs
@@ -62,24 +61,34 @@ export async function renewLeases(
 
 /** Ends the leases that nothing needs any more, at the providers that are online. */
 export async function releaseLeases(components: LeaseComponents, signal?: AbortSignal): Promise<number> {
-  const { index } = components
   let released = 0
-  for (const provider of await index.listReleaseProviders()) {
-    for (let more = true; more; ) {
+  for (const provider of await components.index.listReleaseProviders()) {
+    for (let count: number = limits.leaseBatchMax; count === limits.leaseBatchMax; ) {
       signal?.throwIfAborted()
-      const queued = await index.listReleases(provider, limits.leaseBatchMax)
-      const cids = queued.filter((cid) => !components.isUncommitted(provider, cid))
-      more = queued.length === limits.leaseBatchMax && cids.length === queued.length
-      if (cids.length === 0) break
-      const answered = await ask(components, provider, signal, (target, inner) =>
-        components.client.releaseLeases(target, cids, inner).then(() => true)
-      )
-      if (answered === undefined) break // later; and its leases end by themselves
-      await index.released(provider, cids)
-      released += cids.length
+      count = await releaseBatch(components, provider, signal)
+      released += count
     }
   }
   return released
+}
+
+async function releaseBatch(components: LeaseComponents, provider: string, signal?: AbortSignal): Promise<number> {
+  const { index, guard } = components
+  const claim = guard.claim(provider, await index.listReleases(provider, limits.leaseBatchMax))
+  try {
+    if (claim.cids.length === 0) return 0
+    const queued = new Set((await index.listReleases(provider, limits.leaseBatchMax)).map(String))
+    const cids = claim.cids.filter((cid) => queued.has(cid.toString()))
+    if (cids.length === 0) return 0
+    const answered = await ask(components, provider, signal, (target, inner) =>
+      components.client.releaseLeases(target, cids, inner).then(() => true)
+    )
+    if (answered === undefined) return 0 // later; and its leases end by themselves
+    await index.released(provider, cids)
+    return cids.length
+  } finally {
+    claim.done()
+  }
 }
 
 /** A provider's answer, or `undefined` where it gives none now. */

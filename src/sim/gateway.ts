@@ -2,7 +2,6 @@
 
 import { Semaphore } from '../base/concurrency.ts'
 import { MiB, secondMs } from '../base/limits.ts'
-import type { CID } from '../content/cid.ts'
 import { ProviderDirectory } from '../discovery/directory.ts'
 import type { Code } from '../erasure/erasure-coder.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
@@ -12,6 +11,7 @@ import { createObjectStore, type NetworkObjectStore } from '../object/store.ts'
 import { Completer } from '../repair/completer.ts'
 import { releaseLeases, renewLeases } from '../repair/leases.ts'
 import { Maintenance, taskPauses } from '../repair/maintenance.ts'
+import { LeaseGuard } from '../transfer/lease-guard.ts'
 import type { SimulatedNetwork } from './network.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import type { Trace } from './trace.ts'
@@ -62,12 +62,14 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
   const remembered = await index.listProviders()
   directory.remember(remembered)
   const search = new ProviderSearch({ directory, clock, log }, { expected: remembered.length })
+  const guard = new LeaseGuard()
   const store = createObjectStore(
     {
       index,
       client,
       peers: directory,
       codec,
+      guard,
       masterKey,
       clock,
       random: random.fork('store'),
@@ -87,13 +89,13 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     client,
     peers: directory,
     codec,
+    guard,
     clock,
     random: random.fork('repair'),
     log,
     memory: new Semaphore(memoryBytes)
   })
-  const isUncommitted = (provider: string, cid: CID): boolean => store.isUncommitted(provider, cid)
-  const leases = { index, client, peers: directory, clock, log, isUncommitted }
+  const leases = { index, client, peers: directory, clock, log, guard }
   const maintenance = new Maintenance({ clock, random: random.fork('maintenance'), log }, [
     { name: 'complete', everyMs: taskPauses.completeMs, run: (signal) => completer.round(signal) },
     { name: 'leases', everyMs: taskPauses.leasesMs, run: (signal) => renewLeases(leases, signal) },

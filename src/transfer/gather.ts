@@ -224,8 +224,9 @@ class Gather {
       return report('ok', elapsedMs)
     } catch (error) {
       if (this.#stop.signal.aborted) return 'unknown' // ours to end, not its failure
-      log.info('provider did not give a shard', { provider, cid: shard.cid, error: messageOf(error) })
-      return report(peerOutcomeOf(error))
+      const outcome = peerOutcomeOf(error)
+      log.info('provider did not give a shard', { provider, cid: shard.cid, outcome, error: messageOf(error) })
+      return report(outcome)
     }
   }
 }

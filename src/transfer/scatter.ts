@@ -9,6 +9,7 @@ import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import type { CID } from '../content/cid.ts'
 import { type CodeShape, place } from '../placement/place.ts'
+import type { LeaseGuard } from './lease-guard.ts'
 import type { PeerOutcome, Peers } from './peers.ts'
 import type { ProviderClient } from './provider-client.ts'
 
@@ -30,6 +31,7 @@ export interface PlacedShard {
 export interface ScatterComponents {
   client: ProviderClient
   peers: Peers
+  guard: LeaseGuard
   clock: Clock
   random: Random
   log: Log
@@ -76,6 +78,7 @@ export class Scatter {
   readonly #taken = new Map<string, number>()
   /** Providers that were sent a shard and did not say no: `index provider` to its CID. */
   readonly #sent = new Map<string, { index: number; provider: string; cid: CID }>()
+  readonly #holds: Array<() => void> = []
   readonly #stop = new AbortController()
   /** Aborted when the shards beyond the quorum have had their time. */
   readonly #tail = new AbortController()
@@ -134,6 +137,11 @@ export class Scatter {
    */
   strays(): Array<{ provider: string; cid: CID }> {
     return [...this.#sent.values()].filter(({ index, provider }) => this.placed.get(index)?.provider !== provider)
+  }
+
+  /** To be called once the index knows what is placed and what is to be released: until then nothing here is. */
+  letGo(): void {
+    for (const letGo of this.#holds.splice(0)) letGo()
   }
 
   #notDurable(): HoldfastError {
@@ -218,10 +226,12 @@ export class Scatter {
 
   /** One shard to one provider; never rejects. `onLate` is called when it takes unusually long. */
   async #put(shard: ShardToSend, provider: string, own: AbortController, onLate: () => void): Promise<PeerOutcome> {
-    const { client, peers, clock, log } = this.#components
+    const { client, peers, guard, clock, log } = this.#components
     const signal = AbortSignal.any([own.signal, this.#stop.signal, this.#tail.signal])
     const target = peers.target(provider)
     if (target === undefined) return 'offline'
+    this.#holds.push(await guard.hold(provider, shard.cid))
+    if (signal.aborted) return 'unknown'
     const sent = `${shard.index} ${provider}`
     this.#sent.set(sent, { index: shard.index, provider, cid: shard.cid })
     const answered = new AbortController()

@@ -28,7 +28,7 @@ const leaseParts = (net: LocalNetwork) => ({
   client: net.client,
   clock: systemClock,
   log: silentLog,
-  isUncommitted: () => false,
+  guard: net.guard,
   peers: {
     candidates: () => [],
     target: (peerId: string) => ({ peerId, dataUrls: ['https://127.0.0.1:1'], addresses: [] }),

@@ -17,6 +17,7 @@ import { MemoryLeaseStore } from '../../src/provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../../src/provider/memory-shard-store.ts'
 import { StorageProvider } from '../../src/provider/storage-provider.ts'
 import { Completer } from '../../src/repair/completer.ts'
+import { LeaseGuard } from '../../src/transfer/lease-guard.ts'
 import type { Peers } from '../../src/transfer/peers.ts'
 import type { ProviderClient } from '../../src/transfer/provider-client.ts'
 
@@ -35,6 +36,7 @@ export interface LocalNetwork {
   /** Every GET of a shard, as `peerId cid`. */
   reads: string[]
   client: ProviderClient
+  guard: LeaseGuard
 }
 
 const owner = 'gateway'
@@ -92,13 +94,14 @@ export async function startLocalNetwork(count: number, init: ObjectStoreInit = {
   }
   const index = await openSqliteIndex(':memory:')
   const codec = createSyncCodec(createWasmCoder())
-  const components = { index, client, peers, codec, clock: systemClock, random: systemRandom, log: silentLog }
+  const guard = new LeaseGuard()
+  const components = { index, client, peers, codec, guard, clock: systemClock, random: systemRandom, log: silentLog }
   const store = createObjectStore(
     { ...components, masterKey: systemRandom.bytes(32), networkKnown: async () => {} },
     init
   )
   const completer = new Completer({ ...components, memory: new Semaphore(64 * MiB) })
-  return { providers, index, store, completer, reads, client }
+  return { providers, index, store, completer, reads, client, guard }
 }
 
 /** Bytes that differ by seed and position. */

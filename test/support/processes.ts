@@ -4,6 +4,7 @@
  * again with the very command line that `up` gave them; further providers and gateways are started by hand.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { closeSync, openSync } from 'node:fs'
 import { mkdir, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { createServer } from 'node:net'
@@ -115,8 +116,12 @@ export class TestProcess {
     return this.#child.exitCode !== null || this.#child.signalCode !== null
   }
 
-  send(message: object): void {
+  /** Sends a message; resolves with what it says next. */
+  async ask(message: object): Promise<unknown> {
+    const answer = once(this.#child, 'message')
     this.#child.send(message)
+    const [said] = await answer
+    return said
   }
 
   /** Resolves when it has ended. What does not end on being asked is killed. */

@@ -4,6 +4,7 @@ import { silentLog } from '../../src/base/log.ts'
 import { systemClock, systemRandom } from '../../src/base/system.ts'
 import { type CID, cidOfShard } from '../../src/content/cid.ts'
 import { gather } from '../../src/transfer/gather.ts'
+import { LeaseGuard } from '../../src/transfer/lease-guard.ts'
 import type { PeerOutcome, Peers } from '../../src/transfer/peers.ts'
 import type { ProviderClient } from '../../src/transfer/provider-client.ts'
 import { Scatter } from '../../src/transfer/scatter.ts'
@@ -64,6 +65,7 @@ class Network implements Pick<ProviderClient, 'putShard' | 'getShard'> {
     return {
       client: this as unknown as ProviderClient,
       peers: this.peers,
+      guard: new LeaseGuard(),
       clock: systemClock,
       random: systemRandom,
       log: silentLog

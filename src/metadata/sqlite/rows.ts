@@ -37,7 +37,8 @@ export function text(row: Row, column: string): string {
 export function bytes(row: Row, column: string): Uint8Array {
   const value = row[column]
   if (!(value instanceof Uint8Array)) throw damaged(`${column} is no byte string`)
-  return value
+  // The driver's empty array has no memory behind it, and would be stored as NULL where it is written back.
+  return value.length === 0 ? new Uint8Array(0) : value
 }
 
 export function cidOf(row: Row): CID {
