@@ -22,6 +22,8 @@ export interface ReaderComponents {
   spares: SpareBuffers
   clock: Clock
   log: Log
+  /** Resolves once the providers that are online are known. */
+  networkKnown: (signal?: AbortSignal) => Promise<void>
   /** Hears what became of each request for a shard. */
   observe: (segmentId: number, shard: ShardToFetch, provider: string, outcome: PeerOutcome) => void
 }
@@ -163,6 +165,11 @@ async function fetchShards(
   const { first, last } = touched(offset, segment, range)
   const wanted = Array.from({ length: last - first + 1 }, (_, i) => first + i)
   const code = { k: segment.k, m: segment.m }
+  // Just started, and who holds the shards has not been found yet: that is no reason to call them unreadable.
+  const isFound = segment.shards.every(
+    ({ provider }) => provider === undefined || components.peers.target(provider) !== undefined
+  )
+  if (!isFound) await components.networkKnown(signal)
   const { shards, complete } = await gather(components, {
     code,
     shards: shardsToFetch(segment),

@@ -4,10 +4,10 @@
  */
 import { createHash } from 'node:crypto'
 import { equalBytes, toHex } from '../base/bytes.ts'
-import type { Clock } from '../base/clock.ts'
+import { type Clock, withDeadline } from '../base/clock.ts'
 import { Semaphore } from '../base/concurrency.ts'
 import { HoldfastError, isCode, messageOf } from '../base/errors.ts'
-import { limits, MiB, minuteMs } from '../base/limits.ts'
+import { limits, MiB, minuteMs, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import { type CID, matchesCid } from '../content/cid.ts'
@@ -32,7 +32,7 @@ import type { ShardToFetch } from '../transfer/gather.ts'
 import type { LeaseGuard } from '../transfer/lease-guard.ts'
 import type { PeerOutcome, Peers } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
-import type { PlacedShard } from '../transfer/scatter.ts'
+import { type PlacedShard, peerOutcomeOf } from '../transfer/scatter.ts'
 import { BufferPool } from './buffer-pool.ts'
 import { keyBytes, seal, unseal } from './keys.ts'
 import type {
@@ -84,6 +84,8 @@ export function createObjectStore(components: ObjectStoreComponents, init: Objec
 
 /** Proofs of custody that reads gave, not yet in the index; the oldest are dropped beyond this. */
 const proofsMax = 10_000
+/** How long one provider may take over one block. */
+const blockTimeoutMs = 10 * secondMs
 
 export class NetworkObjectStore implements ObjectStore {
   readonly #components: ObjectStoreComponents
@@ -488,6 +490,8 @@ export class NetworkObjectStore implements ObjectStore {
     const { index, client, peers, clock } = this.#components
     const holders = await index.findHolders(cid)
     if (holders.length === 0) throw new HoldfastError('MISSING', `block ${cid} is not known here`)
+    if (holders.some(({ provider }) => peers.target(provider) === undefined))
+      await this.#components.networkKnown(signal)
     const order = { online: 0, unknown: 1, contained: 2, offline: 3 }
     holders.sort((a, b) => order[peers.state(a.provider)] - order[peers.state(b.provider)])
     for (const { provider } of holders) {
@@ -495,7 +499,7 @@ export class NetworkObjectStore implements ObjectStore {
       if (target === undefined) continue
       try {
         const startedAt = clock.now()
-        const bytes = await client.getShard(target, cid, signal)
+        const bytes = await withDeadline(clock, blockTimeoutMs, signal, (inner) => client.getShard(target, cid, inner))
         if (matchesCid(cid, bytes)) {
           peers.report(provider, 'ok', clock.now() - startedAt)
           return bytes
@@ -504,7 +508,10 @@ export class NetworkObjectStore implements ObjectStore {
         await index.markHolding(provider, cid, 'wrong')
       } catch (error) {
         signal?.throwIfAborted()
-        this.#log.info('provider did not give a block', { provider, cid, error: messageOf(error) })
+        const outcome = peerOutcomeOf(error)
+        peers.report(provider, outcome)
+        this.#log.info('provider did not give a block', { provider, cid, outcome, error: messageOf(error) })
+        if (outcome === 'missing') await index.markHolding(provider, cid, 'missing')
       }
     }
     throw new HoldfastError(

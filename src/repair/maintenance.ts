@@ -28,6 +28,8 @@ export interface TaskState {
 }
 
 const failurePauseMaxMs = 5 * minuteMs
+/** How long a task that was woken waits for further reasons. */
+const gatherWakesMs = secondMs / 2
 
 /** Runs each task again and again until the signal aborts; one that fails is tried again, later each time. */
 export class Maintenance {
@@ -78,6 +80,8 @@ export class Maintenance {
       this.#wake.set(task.name, onAbort)
       await clock.sleep(pauseMs * (0.75 + random.next() / 2), awake.signal).catch(() => {}) // woken, or at the end
       signal.removeEventListener('abort', onAbort)
+      // After a start providers come back by the dozen: one run sees to all of them.
+      if (awake.signal.aborted) await clock.sleep(gatherWakesMs, signal).catch(() => {}) // at the end
     }
   }
 }

@@ -159,7 +159,7 @@ export class Faults {
   #wipe(): boolean {
     const machine = this.#anyMachine()
     const cids = machine.disk.cids()
-    if (cids.length === 0 || !this.#world.truth.spendAll(machine.peerId, cids)) return false
+    if (cids.length === 0 || !this.#world.truth.spendAll(machine.peerId, cids, 'destroyed')) return false
     this.#world.trace.note(`fault: ${machine.peerId} wiped`)
     machine.crash('killed')
     machine.wipe(this.#random.pick(['shards', 'shards and leases']))
@@ -172,7 +172,7 @@ export class Faults {
     const cids = machine.disk.cids()
     if (cids.length === 0) return false
     const cid = this.#random.pick(cids)
-    if (!machine.disk.holds(cid) || !this.#world.truth.spendAll(machine.peerId, [cid])) return false
+    if (!machine.disk.holds(cid) || !this.#world.truth.spend(machine.peerId, cid, 'destroyed')) return false
     this.#world.trace.note(`fault: a block rots at ${machine.peerId}`)
     await machine.disk.rot(cid)
     return true

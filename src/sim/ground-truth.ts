@@ -7,7 +7,7 @@ import type { CID } from '../content/cid.ts'
 import type { Code } from '../erasure/erasure-coder.ts'
 import type { SegmentRecord, ShardRecord, StoredSegment } from '../metadata/records.ts'
 import type { Machine } from './machine.ts'
-import type { LossBudget } from './network.ts'
+import type { Loss, LossBudget } from './network.ts'
 import { parityLossesMax } from './promises.ts'
 import type { Timeline } from './virtual-clock.ts'
 
@@ -36,8 +36,8 @@ export class GroundTruth implements LossBudget {
   readonly #machines: ReadonlyMap<string, Machine>
   readonly #segmentsByCid = new Map<string, Set<number>>()
   readonly #groups = new Map<string, CodedGroup>()
-  /** Blocks that a fault destroyed, or lets a machine lie about: `peer cid`. */
-  readonly #lost = new Set<string>()
+  /** Blocks that a fault destroyed, or lets a machine lie about: `peer cid` to how. */
+  readonly #lost = new Map<string, Loss>()
   /** Empty promises by CID: when each was made. */
   readonly #pretences = new Map<string, number[]>()
 
@@ -105,40 +105,41 @@ export class GroundTruth implements LossBudget {
     for (const { cid } of before.shards) this.#segmentsByCid.get(cid.toString())?.delete(id)
   }
 
-  /** Faults are over: nobody lies any more, and what was destroyed shows as such. */
+  /** Faults are over: nobody lies any more. What was destroyed stays so until somebody notices. */
   allHonest(): void {
-    for (const machine of this.#machines.values()) {
-      for (const cid of machine.disk.cids()) this.#lost.delete(at(machine.peerId, cid))
+    for (const { peerId, disk } of this.#machines.values()) {
+      for (const cid of disk.cids())
+        if (disk.holds(cid) && this.#lost.get(at(peerId, cid)) === 'denied') this.#lost.delete(at(peerId, cid))
     }
   }
 
   // The budget of losses
 
-  spend(peerId: string, cid: CID, how: 'pretended' | 'denied'): boolean {
-    if (!this.#mayLose(peerId, cid, how === 'pretended')) return false
-    this.#lose(peerId, cid)
-    if (how === 'pretended') {
-      const key = cid.toString()
-      this.#pretences.set(key, [...(this.#pretences.get(key) ?? []), this.#timeline.now])
-    }
+  spend(peerId: string, cid: CID, loss: Loss): boolean {
+    return this.spendAll(peerId, [cid], loss)
+  }
+
+  spendAll(peerId: string, cids: readonly CID[], loss: Loss): boolean {
+    if (!cids.every((cid) => this.#mayLose(peerId, cid, loss))) return false
+    for (const cid of cids) this.#lose(peerId, cid, loss)
     return true
   }
 
-  /** Marks all these blocks of a machine as lost, if every segment can bear it; else none. */
-  spendAll(peerId: string, cids: readonly CID[]): boolean {
-    if (!cids.every((cid) => this.#mayLose(peerId, cid, false))) return false
-    for (const cid of cids) this.#lose(peerId, cid)
-    return true
+  renewed(peerId: string, cids: readonly CID[]): void {
+    for (const cid of cids) if (this.#lost.get(at(peerId, cid)) === 'unleased') this.#lost.delete(at(peerId, cid))
   }
 
-  #lose(peerId: string, cid: CID): void {
-    this.#lost.add(at(peerId, cid))
-    const group = this.#groups.get(cid.toString()) ?? { code: { k: 1, m: 2 }, isCommitted: false, lostBy: new Set() }
-    this.#groups.set(cid.toString(), group)
+  #lose(peerId: string, cid: CID, loss: Loss): void {
+    const key = cid.toString()
+    this.#lost.set(at(peerId, cid), loss)
+    const group = this.#groups.get(key) ?? { code: { k: 1, m: 2 }, isCommitted: false, lostBy: new Set() }
+    this.#groups.set(key, group)
     group.lostBy.add(peerId)
+    if (loss === 'pretended') this.#pretences.set(key, [...(this.#pretences.get(key) ?? []), this.#timeline.now])
   }
 
-  #mayLose(peerId: string, cid: CID, isPretence: boolean): boolean {
+  #mayLose(peerId: string, cid: CID, loss: Loss): boolean {
+    const isPretence = loss === 'pretended'
     for (const segment of this.segmentsOf(cid)) {
       const concerns = isPretence || segment.shards.some((shard) => shard.provider === peerId && shard.cid.equals(cid))
       if (concerns && this.goodShards(segment).length - this.#pretencesFor(segment) - 1 < segment.k) return false

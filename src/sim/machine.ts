@@ -259,6 +259,11 @@ export class SimulatedDisk {
     return this.#held.has(key) && !this.#rotten.has(key)
   }
 
+  /** Whether the block is there, in whatever condition. */
+  has(cid: CID): boolean {
+    return this.#held.has(cid.toString())
+  }
+
   /** Every block that is there. */
   cids(): CID[] {
     return [...this.#held.values()]

@@ -16,16 +16,26 @@ import type { SeededRandom } from './seeded-random.ts'
 import { shortCid, type Trace } from './trace.ts'
 import type { Timeline, VirtualProcess } from './virtual-clock.ts'
 
-/** Decides, and remembers, whether a lie may cost a shard: faults stay within what the code promises to survive. */
+/**
+ * How a machine goes back on its word about a block: it never stored what it acknowledged, denies having it (by other
+ * bytes, too), no longer has it, or did not extend the lease it said it did.
+ */
+export type Loss = 'pretended' | 'denied' | 'destroyed' | 'unleased'
+
+/** Decides, and remembers, whether a fault may cost a shard: all of them together stay within what the code promises to survive. */
 export interface LossBudget {
-  /** Whether the machine may say of this block what makes it count as lost there. `stored`: it pretends to have stored it. */
-  spend: (peerId: string, cid: CID, how: 'pretended' | 'denied') => boolean
+  spend: (peerId: string, cid: CID, loss: Loss) => boolean
+  /** All of these, or none. */
+  spendAll: (peerId: string, cids: readonly CID[], loss: Loss) => boolean
+  /** The machine has really extended its leases on these. */
+  renewed: (peerId: string, cids: readonly CID[]) => void
 }
 
 export interface NetworkComponents {
   timeline: Timeline
   random: SeededRandom
   trace: Trace
+  machines: ReadonlyMap<string, Machine>
   budget: LossBudget
 }
 
@@ -42,7 +52,6 @@ interface Call<T> {
 const noRouteMs = 30
 
 export class SimulatedNetwork {
-  readonly machines = new Map<string, Machine>()
   readonly #components: NetworkComponents
 
   constructor(components: NetworkComponents) {
@@ -68,7 +77,7 @@ export class SimulatedNetwork {
           serve: (machine) => this.#servePut(machine, owner, cid, bytes, termMs)
         })
       },
-      getShard: async (to, cid, signal) => {
+      getShard: async (to, cid, signal, into) => {
         const bytes = await this.#call({
           from,
           to,
@@ -79,7 +88,9 @@ export class SimulatedNetwork {
         })
         if (bytes.length > limits.shardBytesMax)
           throw new HoldfastError('PROTOCOL', 'the answer is larger than a shard')
-        return bytes
+        if (into === undefined || into.length < bytes.length) return bytes
+        into.set(bytes)
+        return into.subarray(0, bytes.length)
       },
       renewLeases: async (to, cids, { termMs }, signal) => {
         const states = await this.#lease({ from, to, owner, signal }, { v: 1, op: 'renew', cids: [...cids], termMs })
@@ -144,18 +155,21 @@ export class SimulatedNetwork {
 
   async #serveLease(machine: Machine, owner: string, body: Uint8Array, request: LeaseRequest): Promise<Uint8Array> {
     const { leases } = machine.behaviour
+    const { budget } = this.#components
     if (leases === 'garbage') return new Uint8Array([0xff])
     if (request.op === 'renew' && leases === 'held') {
-      return leaseAnswer.encode({ v: 1, states: request.cids.map((): LeaseState => 'held') })
+      // It says yes, and lets the lease run out.
+      if (budget.spendAll(machine.peerId, request.cids, 'unleased')) {
+        return leaseAnswer.encode({ v: 1, states: request.cids.map((): LeaseState => 'held') })
+      }
     }
     const answer = await machine.handlers.get(controlProtocols.lease)!(owner, body)
-    if (request.op === 'release' || leases === 'true') return answer
     const decoded = leaseAnswer.decode(answer)
-    if ('error' in decoded) return answer
+    if (request.op === 'release' || 'error' in decoded) return answer
+    budget.renewed(machine.peerId, request.cids)
+    if (leases !== 'missing') return answer
     const states = decoded.states.map((state, at): LeaseState => {
-      return state === 'held' && this.#components.budget.spend(machine.peerId, request.cids[at]!, 'denied')
-        ? 'missing'
-        : state
+      return state === 'held' && budget.spend(machine.peerId, request.cids[at]!, 'denied') ? 'missing' : state
     })
     return leaseAnswer.encode({ v: 1, states })
   }
@@ -168,7 +182,7 @@ export class SimulatedNetwork {
         reject(signal.reason)
         return
       }
-      const machine = this.machines.get(to.peerId)
+      const machine = this.#components.machines.get(to.peerId)
       let isOver = false
       const settle = (outcome: string, tell: () => void): void => {
         if (isOver || !from.isAlive) return
@@ -222,7 +236,7 @@ export class SimulatedNetwork {
   #discovery(process: VirtualProcess): Discovery {
     const { random } = this.#components
     const addressOf = (machine: Machine): PeerAddress => ({ peerId: machine.peerId, addresses: [machine.address] })
-    const machines = this.machines
+    const machines = this.#components.machines
     return {
       announceProvider: () => {},
       announceRoot: () => {},

@@ -7,6 +7,7 @@ import type { WriteCondition } from '../metadata/index-store.ts'
 import type { ObjectRecord, StoredSegment } from '../metadata/records.ts'
 import type { Account, UploadBody } from '../object/object-store.ts'
 import type { NetworkObjectStore } from '../object/store.ts'
+import type { Machine } from './machine.ts'
 import type { Version } from './model.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import type { World } from './world.ts'
@@ -26,6 +27,15 @@ type Outcome<T> = { answer: T } | { code: string } | 'gone'
 const requestMsMax = 15 * minuteMs
 /** What a write may be told while the network is in trouble, besides what the client itself did wrong. */
 const troubles: ReadonlySet<string> = new Set(['NOT_DURABLE', 'TOO_FEW_PROVIDERS', 'UNREADABLE'])
+
+/** What held when a read began. */
+interface Reading {
+  version: Version
+  segments: StoredSegment[]
+  /** Machines that the gateway knew the address of. */
+  known: ReadonlySet<string>
+  since: number
+}
 
 interface Wrong {
   /** The code that must come of it. */
@@ -119,14 +129,17 @@ export class Workload {
     const { bucket, key } = target
     const { model, timeline } = this.#world
     const tick = model.tick
-    let read: { version: Version; segments: StoredSegment[]; since: number } | undefined
+    let read: Reading | undefined
     const cancel = this.#random.chance(0.04) ? this.#cancelSoon() : undefined
     const outcome = await this.#ask(`get ${bucket}/${key}`, async (store) => {
       const opened = await store.openObject(bucket, key)
       try {
         const version = this.#versionOf(opened.record, tick)
         if (version === undefined) return
-        read = { version, segments: this.#segmentsOf(version), since: timeline.now }
+        const known = new Set(
+          [...this.#world.machines.values()].filter((machine) => this.#isKnown(machine)).map(({ peerId }) => peerId)
+        )
+        read = { version, segments: this.#segmentsOf(version), known, since: timeline.now }
         const [start, end] = this.#range(version.bytes.length)
         await this.#compare(version.bytes.subarray(start, end), opened.read(start, end, cancel), `${bucket}/${key}`)
       } finally {
@@ -162,7 +175,7 @@ export class Workload {
   }
 
   /** Invariant 3: with `k` shards at machines that were well all the time, a read has no excuse. */
-  #mayBeUnreadable({ version, segments, since }: { version: Version; segments: StoredSegment[]; since: number }): void {
+  #mayBeUnreadable({ version, segments, known, since }: Reading): void {
     const { truth, machines, invariants } = this.#world
     const standing = segments.map((segment) => {
       const now = truth.segments.get(segment.id)
@@ -170,6 +183,8 @@ export class Workload {
         const machine = provider === undefined ? undefined : machines.get(provider)
         return (
           machine !== undefined &&
+          known.has(machine.peerId) &&
+          this.#isKnown(machine) &&
           now?.shards[index]?.provider === provider &&
           machine.readableSince <= since &&
           truth.isGood(provider, cid)
@@ -182,6 +197,11 @@ export class Workload {
         `an object (${version.root}) was unreadable, though ${standing.join(', ')} shards of its segments could be had all the time`
       )
     }
+  }
+
+  /** Whether the gateway knows where to reach it: a provider that moved is found again in time, not at once. */
+  #isKnown(machine: Machine): boolean {
+    return this.#world.gateway?.directory.target(machine.peerId)?.dataUrls.includes(machine.dataUrl) === true
   }
 
   #segmentsOf(version: Version): StoredSegment[] {

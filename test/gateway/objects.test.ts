@@ -440,6 +440,29 @@ describe('deletes', () => {
       expect((await raw('GET', encodeURIComponent(key))).code).toBe('NoSuchKey')
   })
 
+  test('on the size and the age of what is there', async () => {
+    await put('aged', '12345')
+    const at = (await get('aged')).LastModified!
+    const remove = (headers: Record<string, string>) => raw('DELETE', 'aged', headers)
+    expect((await remove({ 'x-amz-if-match-size': '4' })).code).toBe('PreconditionFailed')
+    expect((await remove({ 'x-amz-if-match-size': 'x' })).code).toBe('InvalidArgument')
+    expect((await remove({ 'x-amz-if-match-last-modified-time': 'Mon, 01 Jan 2001 00:00:00 GMT' })).code).toBe(
+      'PreconditionFailed'
+    )
+    const many = (Size: number) =>
+      gateway.s3.send(
+        new DeleteObjectsCommand({
+          Bucket: 'bucket',
+          Delete: { Objects: [{ Key: 'aged', Size, LastModifiedTime: at }] }
+        })
+      )
+    expect((await many(4)).Errors!.map((error) => error.Code)).toEqual(['PreconditionFailed'])
+    expect((await raw('GET', 'aged')).text).toBe('12345')
+    expect((await many(5)).Deleted).toMatchObject([{ Key: 'aged' }])
+    expect((await raw('GET', 'aged')).code).toBe('NoSuchKey')
+    expect((await remove({ 'x-amz-if-match-size': '4' })).status).toBe(204)
+  })
+
   test('a thousand and no more', async () => {
     const keys = Array.from({ length: 1001 }, (_unused, index) => ({ Key: `k${index}` }))
     expect((await removeMany(keys.slice(1))).Deleted).toHaveLength(1000)

@@ -64,8 +64,8 @@ export class MemoryObjectStore implements ObjectStore {
   beforeUpload: () => Promise<void> = async () => {}
   /** Objects that were opened and not closed again. */
   openCount = 0
-  /** Reads that ended because their signal aborted. */
-  abortedReads = 0
+  /** Reads that were ended before their last byte. */
+  unfinishedReads = 0
 
   constructor(options: MemoryObjectStoreOptions = {}) {
     this.#clock = options.clock ?? systemClock
@@ -215,14 +215,16 @@ export class MemoryObjectStore implements ObjectStore {
   }
 
   async *#read(bytes: Buffer, signal: AbortSignal | undefined): AsyncGenerator<Uint8Array> {
-    for (let offset = 0; offset < bytes.length; offset += this.#chunkBytes) {
-      if (signal?.aborted === true) {
-        this.abortedReads++
-        throw signal.reason
+    let offset = 0
+    try {
+      for (; offset < bytes.length; offset += this.#chunkBytes) {
+        signal?.throwIfAborted()
+        const failure = this.failReadsAfter
+        if (failure !== undefined && offset >= failure.bytes) throw failure.error
+        yield bytes.subarray(offset, offset + this.#chunkBytes)
       }
-      const failure = this.failReadsAfter
-      if (failure !== undefined && offset >= failure.bytes) throw failure.error
-      yield bytes.subarray(offset, offset + this.#chunkBytes)
+    } finally {
+      if (offset < bytes.length) this.unfinishedReads++
     }
   }
 

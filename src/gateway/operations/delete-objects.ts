@@ -1,13 +1,15 @@
 /** DeleteObject and DeleteObjects. */
 import { forEachLimit } from '../../base/concurrency.ts'
-import { MiB } from '../../base/limits.ts'
+import { isCode } from '../../base/errors.ts'
+import { MiB, secondMs } from '../../base/limits.ts'
 import type { WriteCondition } from '../../metadata/index-store.ts'
+import type { ObjectRecord } from '../../metadata/records.ts'
 import { requireBucket } from '../access.ts'
 import { bareEtag, writeCondition } from '../conditions.ts'
 import { S3Error, toS3Error } from '../errors.ts'
 import { childText, element, optional, parseXml, s3Document, type Xml, type XmlNode } from '../xml.ts'
 import { checkVersion } from './get-object.ts'
-import type { Operation } from './operation.ts'
+import type { GatewayContext, Operation } from './operation.ts'
 import { checkKey } from './put-object.ts'
 
 /** 1,000 keys of 1,024 bytes fit, most of them written with references such as `&amp;`. */
@@ -17,9 +19,13 @@ const deletesAtOnce = 8
 
 export const deleteObject: Operation = async (request, context) => {
   await requireBucket(request, context, 'own')
-  checkKey(request.key)
   checkVersion(request.query)
-  await context.store.deleteObject(request.bucket, request.key, writeCondition(request.headers).condition)
+  const { headers, key } = request
+  await remove(request.bucket, context, {
+    key,
+    ...writeCondition(headers),
+    ...versionFacts(headers.get('x-amz-if-match-size'), headers.get('x-amz-if-match-last-modified-time'))
+  })
   return { status: 204 }
 }
 
@@ -27,6 +33,49 @@ interface Deletion {
   key: string
   versionId?: string
   condition?: WriteCondition
+  /** What else must be true of the object, if there is one. */
+  sizeBytes?: number
+  /** To the second. */
+  modifiedAt?: number
+}
+
+/** @throws S3Error `InvalidArgument` */
+function versionFacts(
+  size: string | undefined,
+  modified: string | undefined
+): Pick<Deletion, 'sizeBytes' | 'modifiedAt'> {
+  const sizeBytes = size === undefined ? undefined : Number(size.trim() === '' ? Number.NaN : size)
+  const modifiedAt = modified === undefined ? undefined : Date.parse(modified)
+  if (Number.isNaN(sizeBytes) || Number.isNaN(modifiedAt))
+    throw new S3Error('InvalidArgument', 'A condition of the deletion is not valid.')
+  return { ...(sizeBytes !== undefined && { sizeBytes }), ...(modifiedAt !== undefined && { modifiedAt }) }
+}
+
+async function remove(bucket: string, { store }: GatewayContext, deletion: Deletion): Promise<void> {
+  const { key, versionId, sizeBytes, modifiedAt } = deletion
+  checkKey(key)
+  if (versionId !== undefined && versionId !== 'null') throw new S3Error('NoSuchVersion')
+  let condition = deletion.condition
+  if (sizeBytes !== undefined || modifiedAt !== undefined) {
+    const record = await existing(store.headObject(bucket, key))
+    if (record === undefined) return
+    const isSame =
+      (sizeBytes ?? record.size) === record.size &&
+      (modifiedAt === undefined || Math.floor(modifiedAt / secondMs) === Math.floor(record.modifiedAt / secondMs))
+    if (!isSame) throw new S3Error('PreconditionFailed')
+    // What was looked at is what goes, or nothing does.
+    condition = { ifMatch: record.etag, ...condition }
+  }
+  await store.deleteObject(bucket, key, condition)
+}
+
+async function existing(lookup: Promise<ObjectRecord>): Promise<ObjectRecord | undefined> {
+  try {
+    return await lookup
+  } catch (error) {
+    if (isCode(error, 'NO_SUCH_KEY')) return undefined
+    throw error
+  }
 }
 
 export const deleteObjects: Operation = async (request, context) => {
@@ -34,12 +83,10 @@ export const deleteObjects: Operation = async (request, context) => {
   const { deletions, isQuiet } = parseDelete(await request.body.text(documentBytesMax))
   const results = new Array<Xml[]>(deletions.length)
   await forEachLimit(deletions.entries(), deletesAtOnce, async ([index, deletion]) => {
-    const { key, versionId, condition } = deletion
+    const { key, versionId } = deletion
     const names = [element('Key', key), ...optional('VersionId', versionId)]
     try {
-      checkKey(key)
-      if (versionId !== undefined && versionId !== 'null') throw new S3Error('NoSuchVersion')
-      await context.store.deleteObject(request.bucket, key, condition)
+      await remove(request.bucket, context, deletion)
       results[index] = isQuiet ? [] : [element('Deleted', names)]
     } catch (cause) {
       // One key's failure is that key's answer.
@@ -67,6 +114,7 @@ function parseDeletion(node: XmlNode): Deletion {
   return {
     key,
     ...(versionId ? { versionId } : {}),
-    ...(etag ? { condition: { ifMatch: bareEtag(etag) } } : {})
+    ...(etag ? { condition: { ifMatch: bareEtag(etag) } } : {}),
+    ...versionFacts(childText(node, 'Size'), childText(node, 'LastModifiedTime'))
   }
 }
