@@ -39,7 +39,8 @@ export class SocketBody implements AsyncIterable<Uint8Array> {
   #waiting: Uint8Array[] = []
   #isEnded = false
   #failure: Error | undefined
-  #wake: (() => void) | undefined
+  /** More than one only where a consumer was left in the middle of its wait. */
+  readonly #waiters = new Set<() => void>()
   bytesRead = 0
 
   constructor(message: IncomingMessage, idleTimeoutMs: number, onStart: () => void) {
@@ -62,12 +63,13 @@ export class SocketBody implements AsyncIterable<Uint8Array> {
     this.#isStarted = true
     const message = this.#message
     const signal = (): void => {
-      this.#wake?.()
-      this.#wake = undefined
+      for (const wake of this.#waiters) wake()
+      this.#waiters.clear()
     }
     const gone = (): void => {
-      if (!this.#isEnded)
+      if (!this.#isEnded) {
         this.#failure ??= new HoldfastError('INCOMPLETE_BODY', 'the client went away in the middle of its body')
+      }
       signal()
     }
     message.on('data', (chunk: Buffer) => {
@@ -99,15 +101,16 @@ export class SocketBody implements AsyncIterable<Uint8Array> {
 
   #arrival(): Promise<void> {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#wake = undefined
-        this.#failure = new S3Error('RequestTimeout')
-        reject(this.#failure)
-      }, this.#idleTimeoutMs)
-      this.#wake = () => {
+      const wake = (): void => {
         clearTimeout(timer)
         resolve()
       }
+      const timer = setTimeout(() => {
+        this.#waiters.delete(wake)
+        this.#failure ??= new S3Error('RequestTimeout')
+        reject(this.#failure)
+      }, this.#idleTimeoutMs)
+      this.#waiters.add(wake)
       this.#message.resume()
     })
   }
