@@ -33,11 +33,12 @@ export const systemRandom: Random = {
 
 const order: Record<LogLevel, number> = { debug: 0, info: 1, warn: 2, error: 3 }
 
-const plain = (_key: string, value: unknown): unknown => {
+function plain(this: Record<string, unknown>, key: string, value: unknown): unknown {
   if (value instanceof Error) return value.message
   if (typeof value === 'bigint') return value.toString()
-  // CIDs and peer ids print alike everywhere.
-  if (value !== null && typeof value === 'object' && 'asCID' in value) return String(value)
+  // CIDs and peer ids print alike everywhere: as they are before their own `toJSON` has made objects of them.
+  const original = this[key]
+  if (original !== null && typeof original === 'object' && 'asCID' in original) return String(original)
   return value
 }
 

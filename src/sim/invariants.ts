@@ -102,7 +102,8 @@ export class Invariants {
   /** A provider's own code deleted a block: nobody may count on it. `holders`: what the index says at this moment. */
   deleted(provider: string, cid: CID, holders: ReadonlyArray<{ provider: string; state: ShardState }>): void {
     const counted = holders.some((holder) => holder.provider === provider && !lostStates.has(holder.state))
-    if (counted && !this.#truth.isExcused(provider, cid)) this.report(1, `${provider} deleted ${shortCid(cid)}, which the index counts on`)
+    if (counted && !this.#truth.isExcused(provider, cid))
+      this.report(1, `${provider} deleted ${shortCid(cid)}, which the index counts on`)
   }
 
   #largestDomain(providers: readonly string[]): { domain: string; shards: number } {

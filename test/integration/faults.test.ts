@@ -5,7 +5,13 @@
 import { mkdir, readdir, readFile, rm, stat, truncate, writeFile } from 'node:fs/promises'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { CreateBucketCommand, GetObjectCommand, PutObjectCommand, type S3Client } from '@aws-sdk/client-s3'
+import {
+  CreateBucketCommand,
+  DeleteObjectCommand,
+  GetObjectCommand,
+  PutObjectCommand,
+  type S3Client
+} from '@aws-sdk/client-s3'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { MiB } from '../../src/base/limits.ts'
 import { bytesOf } from '../support/bytes.ts'
@@ -57,7 +63,8 @@ async function shardsOf(key: string): Promise<Shard[]> {
 
 /** Looks at `/v1/objects` all the time, since what is lost is rebuilt soon. */
 class StateWatch implements AsyncDisposable {
-  readonly #seen: Array<Set<string>> = []
+  /** `INDEX STATE` */
+  readonly #seen = new Set<string>()
   readonly #running: Promise<void>
   #isOver = false
 
@@ -65,13 +72,13 @@ class StateWatch implements AsyncDisposable {
     this.#running = (async () => {
       while (!this.#isOver) {
         const { segments } = await network.gateway.health(bucket, key)
-        for (const [i, { state }] of segments[0]!.shards.entries()) (this.#seen[i] ??= new Set()).add(state)
+        for (const [i, { state }] of segments[0]!.shards.entries()) this.#seen.add(`${i} ${state}`)
       }
     })()
   }
 
   async until(index: number, state: string): Promise<void> {
-    await waitFor(`shard ${index} is ${state}`, () => this.#seen[index]?.has(state) === true)
+    await waitFor(`shard ${index} is ${state}`, () => this.#seen.has(`${index} ${state}`))
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -137,6 +144,7 @@ describe('what is on a disk', () => {
     await expect(reading).rejects.toMatchObject({ name: 'ServiceUnavailable', $metadata: { httpStatusCode: 503 } })
     expect((await network.gateway.health(bucket, 'gone')).segments[0]).toMatchObject({ margin: -1 })
     await expectIntact('disk', sizeBytes)
+    await s3.send(new DeleteObjectCommand({ Bucket: bucket, Key: 'gone' }))
   })
 })
 

@@ -1,0 +1,74 @@
+import { execFileSync } from 'node:child_process'
+import path from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { FailedRun, runSeed } from '../../src/sim/run.ts'
+
+const root = path.resolve(import.meta.dirname, '../..')
+
+/** A seed nobody chose: another with every commit. */
+function seedOfCommit(): number {
+  try {
+    const hash = execFileSync('git', ['rev-parse', 'HEAD'], {
+      cwd: root,
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore']
+    })
+    return Number.parseInt(hash.slice(0, 7), 16)
+  } catch {
+    return 20_261_123 // not a checkout
+  }
+}
+
+const outcomeOf = async (seed: number, quorumSlack = 0): Promise<{ trace: string; failure?: FailedRun }> => {
+  try {
+    return { trace: (await runSeed(seed, { quorumSlack })).trace }
+  } catch (error) {
+    if (!(error instanceof FailedRun)) throw error
+    return { trace: error.trace, failure: error }
+  }
+}
+
+describe('a seed', () => {
+  it.each([1, 7, 42])(
+    '(%i) gives the same trace twice, in this process and in another',
+    { timeout: 60_000 },
+    async (seed) => {
+      const { trace } = await runSeed(seed)
+      expect((await runSeed(seed)).trace).toBe(trace)
+      const args = [
+        '--disable-warning=ExperimentalWarning',
+        'src/sim/main.ts',
+        '--from',
+        String(seed),
+        '--seeds',
+        '1',
+        '--json'
+      ]
+      expect(execFileSync(process.execPath, args, { cwd: root, encoding: 'utf8' })).toContain(trace)
+    }
+  )
+
+  it('gives another trace than the next', { timeout: 60_000 }, async () => {
+    expect((await runSeed(3)).trace).not.toBe((await runSeed(4)).trace)
+  })
+
+  it(`of this commit (${seedOfCommit()}) passes`, { timeout: 60_000 }, async () => {
+    await runSeed(seedOfCommit())
+  })
+})
+
+describe('a planted bug', () => {
+  it('(acknowledging one shard too early) is caught within ten seeds, by invariant 1, with the seed in the message', {
+    timeout: 120_000
+  }, async () => {
+    const caught: FailedRun[] = []
+    for (let seed = 1; seed <= 10; seed++) {
+      const { failure } = await outcomeOf(seed, 1)
+      if (failure === undefined) continue
+      expect(failure.message).toContain(`seed ${seed}`)
+      caught.push(failure)
+    }
+    expect(caught.length).toBeGreaterThan(0)
+    expect(caught.every(({ invariant }) => invariant === 1)).toBe(true)
+  })
+})
