@@ -182,7 +182,8 @@ async function start(
     clock,
     random,
     log: log.child('repair'),
-    memory: new Semaphore(repairMemoryBytes)
+    memory: new Semaphore(repairMemoryBytes),
+    isSettling: (segment) => store.isSettling(segment)
   })
   const leases = {
     index,
@@ -200,8 +201,12 @@ async function start(
     { name: 'providers', everyMs: saveProvidersMs, run: () => saveProviders(index, directory) }
   ]
   const maintenance = new Maintenance({ clock, random, log: log.child('maintenance') }, tasks)
-  directory.onChange((_peerId, state) => {
+  const saved = new Set(remembered.map(({ peerId }) => peerId))
+  directory.onChange((peerId, state) => {
     if (state !== 'online') return
+    // Who is new is written down before much is stored there: after a restart its failure domain must be known.
+    if (!saved.has(peerId)) maintenance.wake('providers')
+    saved.add(peerId)
     // Somebody is back, or new: room for what waits, and a chance to let go.
     maintenance.wake('complete')
     maintenance.wake('releases')

@@ -69,6 +69,8 @@ export interface DirectoryInit {
 interface Entry {
   target: ProviderTarget
   offer?: Offer
+  /** What it fails with, by its offer or by what an earlier run knew; empty while that is not known. */
+  domains: string[]
   state: ProviderState
   lastSeenAt: number
   /** Not asked again before this, while offline or contained. */
@@ -135,8 +137,9 @@ export class ProviderDirectory {
 
   /** Takes over what an earlier run knew: hints until each has answered. */
   remember(known: readonly KnownProvider[]): void {
-    for (const { peerId, dataUrls, addresses, domain: _domain } of known) {
-      if (!this.#entries.has(peerId)) this.#add({ peerId, dataUrls, addresses })
+    for (const { peerId, dataUrls, addresses, domain } of known) {
+      if (this.#entries.has(peerId)) continue
+      this.#add({ peerId, dataUrls, addresses }, domain === '' ? [] : domainLabels({ domain, dataUrls }))
     }
   }
 
@@ -212,9 +215,10 @@ export class ProviderDirectory {
     return entry.state === 'unknown' || (entry.state !== 'online' && entry.retryAt <= this.#components.clock.now())
   }
 
-  #add(target: ProviderTarget): void {
+  #add(target: ProviderTarget, domains: string[] = []): void {
     this.#entries.set(target.peerId, {
       target,
+      domains,
       state: 'unknown',
       lastSeenAt: 0,
       retryAt: 0,
@@ -263,6 +267,7 @@ export class ProviderDirectory {
     if (entry.offer !== undefined && offer.issuedAt < entry.offer.issuedAt) return // a replayed old offer
     const now = this.#components.clock.now()
     entry.offer = offer
+    entry.domains = domainLabels(offer)
     entry.target = {
       peerId: offer.peerId,
       dataUrls: offer.dataUrls,
@@ -341,19 +346,19 @@ export class ProviderDirectory {
 
   domainsOf(peerId: string): string[] {
     const entry = this.#entries.get(peerId)
-    return entry?.offer === undefined ? [`peer:${peerId}`] : domainLabels(entry.offer)
+    return entry === undefined || entry.domains.length === 0 ? [`peer:${peerId}`] : entry.domains
   }
 
   /** Where new shards may go. */
   candidates(): Array<{ peerId: string; domains: string[]; freeBytes: number; score: number }> {
     const found = []
-    for (const { target, offer, state, outcomes, latencyMs } of this.#entries.values()) {
+    for (const { target, offer, domains, state, outcomes, latencyMs } of this.#entries.values()) {
       if (state !== 'online' || offer === undefined || !offer.accepting || offer.freeBytes === 0) continue
       const good = outcomes.ok + 1
       const bad = 10 * (outcomes.missing + outcomes.wrong) + outcomes.timeout + outcomes.offline
       // Reliability first; latency decides between equals (halved at one second).
       const score = (good / (good + bad)) * (1 / (1 + (latencyMs ?? 100) / secondMs))
-      found.push({ peerId: target.peerId, domains: domainLabels(offer), freeBytes: offer.freeBytes, score })
+      found.push({ peerId: target.peerId, domains, freeBytes: offer.freeBytes, score })
     }
     return found
   }

@@ -97,6 +97,8 @@ export class NetworkObjectStore implements ObjectStore {
   readonly #proofs = new Map<string, { segmentId: number; index: number; provider: string; at: number }>()
   /** Work that goes on after an answer was given: placing the rest, releasing. */
   readonly #background = new Set<Promise<void>>()
+  /** Segments whose shards are still on their way, by the CID of the last: how many. */
+  readonly #settling = new Map<string, number>()
 
   constructor(components: ObjectStoreComponents, init: ObjectStoreInit) {
     this.#components = components
@@ -522,6 +524,14 @@ export class NetworkObjectStore implements ObjectStore {
 
   // What maintenance needs
 
+  /**
+   * Whether shards of this segment are still on their way from its upload. Whoever placed others meanwhile could give two
+   * to one provider.
+   */
+  isSettling(segment: SegmentRecord): boolean {
+    return this.#settling.has(segment.shards.at(-1)!.cid.toString())
+  }
+
   /** Writes to the index which shards reads have verified since the last call. */
   async flushProofs(): Promise<void> {
     const proofs = [...this.#proofs.values()]
@@ -644,17 +654,41 @@ export class NetworkObjectStore implements ObjectStore {
     for (const [at, { scatter }] of written.entries()) {
       scatter.onPlaced = (shard, placed) => late.push({ at, shard, placed })
     }
-    const ids = await commit()
+    const settled = this.#settle(written)
+    let ids: readonly number[]
+    try {
+      ids = await commit()
+    } catch (error) {
+      settled()
+      throw error
+    }
     writer.detach()
     this.#after(async () => {
-      await Promise.all(written.map(({ scatter }) => scatter.settled))
-      const placements = late.map(({ at, shard, placed }): ShardPlacement => {
-        return { segmentId: ids[at]!, index: shard, cid: written[at]!.cids[shard]!, ...placed }
-      })
-      if (placements.length > 0) await index.placeShards(placements)
-      await index.queueReleases(await writer.strays())
-      writer.letGo()
+      try {
+        await Promise.all(written.map(({ scatter }) => scatter.settled))
+        const placements = late.map(({ at, shard, placed }): ShardPlacement => {
+          return { segmentId: ids[at]!, index: shard, cid: written[at]!.cids[shard]!, ...placed }
+        })
+        if (placements.length > 0) await index.placeShards(placements)
+        await index.queueReleases(await writer.strays())
+      } finally {
+        writer.letGo()
+        settled()
+      }
     })
+  }
+
+  /** From just before they are in the index until their last shards are, these segments are this store's to complete. */
+  #settle(written: readonly WrittenSegment[]): () => void {
+    const keys = written.map(({ cids }) => cids.at(-1)!.toString())
+    for (const key of keys) this.#settling.set(key, (this.#settling.get(key) ?? 0) + 1)
+    return () => {
+      for (const key of keys) {
+        const left = (this.#settling.get(key) ?? 1) - 1
+        if (left > 0) this.#settling.set(key, left)
+        else this.#settling.delete(key)
+      }
+    }
   }
 
   #after(work: () => Promise<void>): void {

@@ -30,6 +30,8 @@ export interface CompleterComponents {
   log: Log
   /** Bytes that rebuilding may hold. */
   memory: Semaphore
+  /** Whether the segment's upload is still placing shards of it: then it is left alone. */
+  isSettling: (segment: StoredSegment) => boolean
 }
 
 export interface CompleterProgress {
@@ -68,6 +70,7 @@ export class Completer {
       for (const segment of segments) {
         signal?.throwIfAborted()
         afterId = segment.id
+        if (this.#components.isSettling(segment)) continue
         waiting++
         try {
           const done = await this.#complete(segment, signal)

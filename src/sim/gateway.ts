@@ -93,7 +93,8 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     clock,
     random: random.fork('repair'),
     log,
-    memory: new Semaphore(memoryBytes)
+    memory: new Semaphore(memoryBytes),
+    isSettling: (segment) => store.isSettling(segment)
   })
   const leases = { index, client, peers: directory, clock, log, guard }
   const maintenance = new Maintenance({ clock, random: random.fork('maintenance'), log }, [
@@ -103,8 +104,12 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     { name: 'proofs', everyMs: taskPauses.proofsMs, run: () => store.flushProofs() },
     { name: 'providers', everyMs: saveProvidersMs, run: () => saveProviders(index, directory) }
   ])
-  directory.onChange((_peerId, state) => {
+  const saved = new Set(remembered.map(({ peerId }) => peerId))
+  directory.onChange((peerId, state) => {
     if (state !== 'online') return
+    // Who is new is written down before much is stored there: after a restart its failure domain must be known.
+    if (!saved.has(peerId)) maintenance.wake('providers')
+    saved.add(peerId)
     maintenance.wake('complete')
     maintenance.wake('releases')
   })
