@@ -100,7 +100,11 @@ export async function startLocalNetwork(count: number, init: ObjectStoreInit = {
     { ...components, masterKey: systemRandom.bytes(32), networkKnown: async () => {} },
     init
   )
-  const completer = new Completer({ ...components, memory: new Semaphore(64 * MiB), isSettling: (segment) => store.isSettling(segment) })
+  const completer = new Completer({
+    ...components,
+    memory: new Semaphore(64 * MiB),
+    isSettling: (segment) => store.isSettling(segment)
+  })
   return { providers, index, store, completer, reads, client, guard }
 }
 
