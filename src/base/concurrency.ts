@@ -112,6 +112,7 @@ export async function forEachLimit<T>(
       }
     }
   }
-  await Promise.all(Array.from({ length: width }, lane))
+  const lanes = Array.isArray(items) ? Math.min(width, items.length) : width
+  await Promise.all(Array.from({ length: lanes }, lane))
   if (failure !== undefined) throw failure.error
 }

@@ -5,7 +5,7 @@
 import { createHash } from 'node:crypto'
 import { equalBytes, toHex } from '../base/bytes.ts'
 import { type Clock, withDeadline } from '../base/clock.ts'
-import { Semaphore } from '../base/concurrency.ts'
+import { forEachLimit, Semaphore } from '../base/concurrency.ts'
 import { HoldfastError, isCode, messageOf } from '../base/errors.ts'
 import { limits, MiB, minuteMs, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
@@ -84,6 +84,8 @@ export function createObjectStore(components: ObjectStoreComponents, init: Objec
 
 /** Proofs of custody that reads gave, not yet in the index; the oldest are dropped beyond this. */
 const proofsMax = 10_000
+/** Proofs written down at once: they share commits. */
+const proofsAtOnce = 64
 /** How long one provider may take over one block. */
 const blockTimeoutMs = 10 * secondMs
 
@@ -534,11 +536,15 @@ export class NetworkObjectStore implements ObjectStore {
 
   /** Writes to the index which shards reads have verified since the last call. */
   async flushProofs(): Promise<void> {
+    const { index } = this.#components
     const proofs = [...this.#proofs.values()]
     this.#proofs.clear()
-    for (const { segmentId, index, provider, at } of proofs) {
-      await this.#components.index.markShard({ segmentId, index }, provider, 'healthy', at)
-    }
+    await forEachLimit(proofs, proofsAtOnce, async ({ segmentId, index: at, provider, at: provenAt }) => {
+      const shard = (await index.getSegment(segmentId))?.shards[at]
+      // What was found out since then counts more than an older proof.
+      if (shard?.provider !== provider || shard.state !== 'healthy') return
+      await index.markShard({ segmentId, index: at }, provider, 'healthy', provenAt)
+    })
   }
 
   /** Resolves when what went on after answers were given has ended. */
@@ -714,6 +720,7 @@ export class NetworkObjectStore implements ObjectStore {
       this.#after(() => index.markShard({ segmentId, index: shard.index }, provider, 'healthy', clock.now()))
       return
     }
+    this.#proofs.delete(proofKey(segmentId, shard.index, provider))
     // Evidence of loss is kept; the rest is waiting, and the directory knows of it.
     if (outcome === 'missing' || outcome === 'wrong') {
       this.#after(() => index.markShard({ segmentId, index: shard.index }, provider, outcome))

@@ -27,6 +27,8 @@ const lostStates: ReadonlySet<ShardState> = new Set(['missing', 'wrong', 'withdr
 export class Invariants {
   readonly #truth: GroundTruth
   readonly #machines: ReadonlyMap<string, Machine>
+  /** When evidence of a loss was written down, by shard and provider. */
+  readonly #lossFoundAt = new Map<string, number>()
   #violation: Violation | undefined
 
   constructor(truth: GroundTruth, machines: ReadonlyMap<string, Machine>) {
@@ -97,6 +99,14 @@ export class Invariants {
     const good = this.#truth.goodShards(segment).length
     if (good < segment.k)
       this.report(3, `${what} has ${good} good shards left: it is lost, and no fault was allowed to do that`)
+  }
+
+  /** What is noted of a shard: a proof of custody says nothing about a loss that was found after it. */
+  marked(shard: string, state: ShardState, proofAt: number | undefined, now: number): void {
+    if (state === 'missing' || state === 'wrong') this.#lossFoundAt.set(shard, now)
+    else if (proofAt !== undefined && proofAt < (this.#lossFoundAt.get(shard) ?? 0)) {
+      this.report(0, `shard ${shard} was found ${state} again by a proof older than the loss`)
+    }
   }
 
   /** A provider's own code deleted a block: nobody may count on it. `holders`: what the index says at this moment. */

@@ -191,7 +191,7 @@ class Gather {
         }
       )
       .then(() => {
-        answered.abort()
+        answered.abort('answered')
         this.#flying.delete(shard.index)
         if (this.#failed.has(shard.index)) this.#degraded = true
         this.#pump()

@@ -127,7 +127,7 @@ export class Scatter {
     ).then(() => {
       request.signal?.removeEventListener('abort', onAbort)
       decide()
-      ended.abort()
+      ended.abort('all shards are placed')
     })
   }
 
@@ -263,7 +263,7 @@ export class Scatter {
       })
       return outcome
     } finally {
-      answered.abort()
+      answered.abort('answered')
     }
   }
 }

@@ -16,7 +16,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { MiB } from '../../src/base/limits.ts'
 import { bytesOf } from '../support/bytes.ts'
 import type { Lie } from '../support/lying-provider.ts'
-import { isCi, type LogLine, ProcessNetwork, type ProviderProcess, waitFor } from '../support/processes.ts'
+import { blockFile, isCi, type LogLine, ProcessNetwork, type ProviderProcess, waitFor } from '../support/processes.ts'
 import { findProgram, runProgram } from '../support/s3-clients.ts'
 
 const bucket = 'faults'
@@ -57,7 +57,7 @@ async function shardsOf(key: string): Promise<Shard[]> {
   const { segments } = await network.gateway.health(bucket, key)
   return segments[0]!.shards.map(({ cid, provider: peerId }) => {
     const provider = byPeerId(peerId)
-    return { cid, provider, file: path.join(provider.data, 'blocks', cid.slice(-3, -1), cid) }
+    return { cid, provider, file: blockFile(provider, cid) }
   })
 }
 

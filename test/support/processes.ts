@@ -419,6 +419,11 @@ async function describe({ peerId, pid, data }: NetworkFile['providers'][number])
   return { name, peerId, pid, data, command, logFile: path.join(data, '../../logs', `${name}.log`) }
 }
 
+/** Where a provider keeps a block: FORMATS.md. */
+export function blockFile({ data }: Pick<ProviderProcess, 'data'>, cid: string): string {
+  return path.join(data, 'blocks', cid.slice(-3, -1), cid)
+}
+
 export interface LogLine {
   level: string
   scope: string
