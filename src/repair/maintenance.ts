@@ -75,7 +75,9 @@ export class Maintenance {
         task.everyMs * 2 ** Math.min(failuresInARow, 10)
       )
       const awake = new AbortController()
-      const onAbort = (): void => awake.abort()
+      const onAbort = (): void => {
+        if (!awake.signal.aborted) awake.abort('woken')
+      }
       signal.addEventListener('abort', onAbort, { once: true })
       this.#wake.set(task.name, onAbort)
       await clock.sleep(pauseMs * (0.75 + random.next() / 2), awake.signal).catch(() => {}) // woken, or at the end

@@ -244,6 +244,8 @@ export class World {
     if (releasing.length > 0) return `shards wait to be released at ${releasing.join(', ')}`
     const soon = this.clock.now() + limits.committedLeaseMs / 2
     for (const { provider } of await this.#index.listHolders()) {
+      const state = this.gateway?.directory.state(provider)
+      if (state !== 'online') return `${provider} is taken to be ${state}`
       const due = await this.#index.listLeasesDue(provider, soon, 1)
       if (due.length > 0) return `a lease at ${provider} was not renewed`
     }

@@ -207,7 +207,7 @@ class Gather {
       return outcome
     }
     const target = peers.target(provider)
-    if (target === undefined) return report('offline')
+    if (target === undefined) return 'unknown' // not asked: that says nothing about it
     try {
       const bytes = await withDeadline(
         clock,

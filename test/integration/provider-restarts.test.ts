@@ -8,8 +8,8 @@ import { matchesCid, parseCid } from '../../src/content/cid.ts'
 import { bytesOf } from '../support/bytes.ts'
 import { blockFile, isSoak, ProcessNetwork, waitFor } from '../support/processes.ts'
 
-const rounds = isSoak ? 40 : 5
-const uploadsAtOnce = 6
+const rounds = isSoak ? 40 : 3
+const uploadsAtOnce = 4
 /** A 6+6 write is acknowledged at nine shards of twelve: so many may be dead at any time. */
 const victimsAtOnce = 3
 const bucket = 'restarts'
@@ -32,7 +32,7 @@ afterAll(() => network?.stop(), 60_000)
 async function write(writer: number, end: AbortSignal): Promise<void> {
   for (let i = 0; !end.aborted; i++) {
     const key = `${writer}/${i}`
-    const sizeBytes = [3 * KiB, 300 * KiB, 3 * MiB][i % 3]!
+    const sizeBytes = [3 * KiB, 300 * KiB, 2 * MiB][i % 3]!
     await s3.send(new PutObjectCommand({ Bucket: bucket, Key: key, Body: bytesOf(key, sizeBytes) }))
     acknowledged.set(key, sizeBytes)
   }

@@ -169,6 +169,8 @@ export interface ProviderOptions {
   data?: string
   capacity?: string
   bootstrap?: readonly string[]
+  /** `HOST:PORT`; any port unless given. */
+  listen?: string
   /** A program to run instead of the command line's `provider`; it takes the same arguments. */
   script?: string
 }
@@ -369,6 +371,7 @@ export class ProcessNetwork {
     const command = [
       ...[process.execPath, ...program, '--data', data, '--domain', `local-${name}`],
       ...(capacity === undefined ? [] : ['--capacity', capacity]),
+      ...(options.listen === undefined ? [] : ['--listen', options.listen]),
       ...bootstrap.flatMap((address) => ['--bootstrap', address])
     ]
     const logFile = path.join(this.directory, 'logs', `${name}.log`)
@@ -379,20 +382,29 @@ export class ProcessNetwork {
     return provider
   }
 
-  /** A gateway of its own on this network, started by hand. Called again with the same name, it is the same gateway. */
-  async startGateway(name: string, port: number): Promise<{ handle: GatewayHandle; process: TestProcess }> {
+  /**
+   * A gateway of its own on this network, started by hand. Called again with the same name, it is the same gateway.
+   *
+   * @param options.isReady false: it is not waited for until it can serve, since it never will
+   */
+  async startGateway(
+    name: string,
+    port: number,
+    { code, isReady = true }: { code?: string; isReady?: boolean } = {}
+  ): Promise<{ handle: GatewayHandle; process: TestProcess }> {
     const data = path.join(this.directory, name)
     await mkdir(data, { recursive: true })
     const child = this.#spawn(
       [
         ...[process.execPath, launcher, 'gateway', '--data', data, '--port', String(port)],
-        ...this.bootstrap.flatMap((address) => ['--bootstrap', address])
+        ...this.bootstrap.flatMap((address) => ['--bootstrap', address]),
+        ...(code === undefined ? [] : ['--code', code])
       ],
       path.join(this.directory, 'logs', `${name}.log`)
     )
     const handle = new GatewayHandle(gatewayReadySchema.parse(await child.ready))
     this.#handles.push(handle)
-    await handle.untilReady()
+    if (isReady) await handle.untilReady()
     return { handle, process: child }
   }
 
