@@ -34,11 +34,15 @@ export interface JoinComponents {
 export async function keepJoined(components: JoinComponents, signal: AbortSignal): Promise<void> {
   const { clock, random, neighbours } = components
   let retryMs = retryMsMin
+  let isToldAlone = false
   try {
     for (;;) {
       const before = neighbours()
-      if (before < neighboursWanted) await tryAll(components, signal)
+      const failure = before < neighboursWanted ? await tryAll(components, signal) : undefined
       const isAlone = neighbours() === 0
+      if (isAlone && failure !== undefined && !isToldAlone)
+        components.log.warn('no node to join through answers; it will be tried again and again', failure)
+      isToldAlone = isAlone && (isToldAlone || failure !== undefined)
       // Grows while there is nobody, and while the few there are stay the same few.
       retryMs = neighbours() > before ? retryMsMin : Math.min(retryMs * 2, retryMsMax)
       const waitMs = isAlone ? retryMs : Math.max(retryMs, checkMs)
@@ -49,22 +53,26 @@ export async function keepJoined(components: JoinComponents, signal: AbortSignal
   }
 }
 
+/** @returns the last failure, for the log */
 async function tryAll(
   { clock, random, log, dial, neighbours, addresses }: JoinComponents,
   signal: AbortSignal
-): Promise<void> {
+): Promise<{ address: string; error: string } | undefined> {
   const targets = shuffled(await addresses(), random)
+  let failure: { address: string; error: string } | undefined
   for (const address of targets) {
     signal.throwIfAborted()
     try {
       await dial(address)
     } catch (error) {
-      log.debug('could not reach a known address', { address, error: messageOf(error) })
+      failure = { address, error: messageOf(error) }
+      log.debug('could not reach a known address', failure)
       continue
     }
     // A neighbour counts once it has identified itself as one; this many polls at most.
     for (let waited = 0; waited < settleMs && neighbours() === 0; waited += pollMs) await clock.sleep(pollMs, signal)
   }
+  return failure
 }
 
 function shuffled<T>(items: readonly T[], random: Random): T[] {
