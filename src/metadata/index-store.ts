@@ -147,7 +147,10 @@ export interface LeaseRow {
 }
 
 export interface ShardIndex {
-  /** Segments with at least one shard not placed or known lost (`unknown`, `missing`, `wrong`), ids above `afterId`. */
+  /**
+   * Segments with at least one shard not placed or known lost (`unknown`, `missing`, `wrong`, `withdrawn`), ids
+   * above `afterId`.
+   */
   listIncomplete: (options: { afterId: number; limit: number }) => Promise<StoredSegment[]>
   getSegment: (id: number) => Promise<StoredSegment | undefined>
   /** Records where shards are now; a segment that is gone meanwhile is skipped, and its shards queued for release. */
@@ -156,8 +159,6 @@ export interface ShardIndex {
   markShard: (shard: ShardAddress, provider: string, state: ShardState, proofAt?: number) => Promise<void>
   /** The same for every shard with this CID at this provider: what an answer about a lease tells. */
   markHolding: (provider: string, cid: CID, state: ShardState, proofAt?: number) => Promise<void>
-  /** All shards of a provider change between `healthy` and `offline`; other states stay. */
-  markProvider: (provider: string, state: 'healthy' | 'offline') => Promise<void>
   /** Every provider that holds something. What is `missing`, `wrong` or `withdrawn` is not held, here and below. */
   listHolders: () => Promise<Array<{ provider: string; shards: number; bytes: number }>>
   /** Distinct CIDs held by `provider` whose lease ends before `before`, soonest first. */

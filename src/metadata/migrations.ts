@@ -10,7 +10,7 @@ export const applicationId = 0x48664978
 
 /**
  * Step 1. Shard states are numbers: 0 healthy, 1 offline, 2 contained, 3 missing, 4 wrong, 5 withdrawn, 6 unknown.
- * "Held" is 0, 1, 2, 6 with a provider; "lost" is 3, 4, 6.
+ * "Held" is 0, 1, 2, 6 with a provider; "lost" is 3, 4, 6 (and 5, from step 2).
  *
  * The release queue is kept by triggers, so that no path through the code can break its one rule: a row is there
  * exactly when nothing needs that block at that provider any more, and never while a shard row does.
@@ -243,8 +243,42 @@ CREATE TABLE known_providers (
 CREATE INDEX known_providers_by_age ON known_providers (last_seen_at);
 `
 
+/**
+ * Step 2. Part checksums are kept. A withdrawn shard counts as lost: it has to be placed anew. What is known of a
+ * provider is no longer said of its shards: it is the directory's, and asked for when needed.
+ */
+const second = `
+ALTER TABLE objects ADD COLUMN part_checksums TEXT;
+
+DROP TRIGGER shards_mixed;
+DROP TRIGGER shards_added;
+DROP TRIGGER shards_lost;
+ALTER TABLE shards DROP COLUMN epoch;
+ALTER TABLE providers DROP COLUMN state;
+ALTER TABLE providers DROP COLUMN epoch;
+ALTER TABLE providers DROP COLUMN is_mixed;
+
+CREATE TRIGGER shards_added AFTER INSERT ON shards WHEN NEW.provider_id IS NOT NULL BEGIN
+  DELETE FROM releases WHERE provider_id = NEW.provider_id AND cid = NEW.cid;
+  UPDATE providers SET
+    held_shards = held_shards + (NEW.state IN (0, 1, 2, 6)),
+    held_bytes = held_bytes
+      + (NEW.state IN (0, 1, 2, 6)) * (SELECT shard_bytes FROM segments WHERE id = NEW.segment_id)
+  WHERE id = NEW.provider_id;
+END;
+
+CREATE TRIGGER shards_lost AFTER UPDATE OF state ON shards
+WHEN (OLD.state IN (3, 4, 5, 6)) <> (NEW.state IN (3, 4, 5, 6)) BEGIN
+  UPDATE segments SET lost = lost + (NEW.state IN (3, 4, 5, 6)) - (OLD.state IN (3, 4, 5, 6))
+  WHERE id = NEW.segment_id;
+END;
+UPDATE segments SET lost = lost + withdrawn FROM
+  (SELECT segment_id, COUNT(*) AS withdrawn FROM shards WHERE state = 5 GROUP BY segment_id) AS w
+  WHERE id = w.segment_id;
+`
+
 /** SQL of each step, in order; the first leads from an empty file to version 1. */
-export const migrations: readonly string[] = [first]
+export const migrations: readonly string[] = [first, second]
 
 function pragma(database: DatabaseSync, name: 'user_version' | 'application_id'): number {
   return Number(database.prepare(`PRAGMA ${name}`).get()?.[name])

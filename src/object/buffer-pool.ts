@@ -56,7 +56,9 @@ export class BufferPool {
   /** Lets go of idle buffers, oldest first, until at most so many bytes are kept. */
   #trim(keptBytesMax: number): void {
     while (this.#idle.length > 0 && this.#idleBytes > keptBytesMax) {
-      this.#idleBytes -= this.#idle.shift()!.byteLength
+      const bytes = this.#idle.shift()!
+      this.#idleBytes -= bytes.byteLength
+      bytes.buffer.transfer(0) // gives the memory back now: the collector would let tens of megabytes wait
     }
   }
 }

@@ -390,7 +390,8 @@ export class NetworkObjectStore implements ObjectStore {
         checksums: request.checksums ?? {},
         checksumType: request.checksumType,
         storageClass: upload.storageClass,
-        partSizes: parts.map((part) => part.size)
+        partSizes: parts.map((part) => part.size),
+        ...(request.partChecksums !== undefined && { partChecksums: request.partChecksums })
       }
       await this.#commit(writer, writer.blocks, request.signal, async () => {
         const blocks = writer.blocks.map(recordOf)

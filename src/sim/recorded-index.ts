@@ -207,7 +207,6 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
         await index.markHolding(provider, cid, state, proofAt)
         await refresh(truth.segmentIdsOf(cid))
       }),
-    markProvider: plain('mark provider', index.markProvider),
     listHolders: read(index.listHolders),
     listLeasesDue: read(index.listLeasesDue),
     renewed: plain('renewed', index.renewed),

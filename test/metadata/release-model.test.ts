@@ -213,19 +213,6 @@ const mark = fc.tuple(fc.nat(), index(3), index(4), index(observed.length)).map(
     }
 )
 
-const markProvider = fc.tuple(index(4), fc.boolean()).map(
-  ([by, isUp]): Step =>
-    async ({ model, index }) => {
-      const state = isUp ? 'healthy' : 'offline'
-      await index.markProvider(providers[by]!, state)
-      for (const { shards } of reachable(model)) {
-        for (const one of shards) {
-          if (one.provider === providers[by] && ['healthy', 'offline'].includes(one.state)) one.state = state
-        }
-      }
-    }
-)
-
 const queueReleases = fc.array(fc.tuple(index(5), index(4)), { maxLength: 4 }).map(
   (picks): Step =>
     async (world) => {
@@ -272,7 +259,6 @@ const steps = fc.oneof(
   { weight: 1, arbitrary: abort },
   { weight: 4, arbitrary: place },
   { weight: 3, arbitrary: mark },
-  { weight: 3, arbitrary: markProvider },
   { weight: 2, arbitrary: queueReleases },
   { weight: 2, arbitrary: released },
   { weight: 2, arbitrary: pin },

@@ -98,10 +98,8 @@ describe('what was acknowledged', () => {
       await index.createAccessKey(anAccessKey())
       await index.saveProviders([aKnownProvider()])
       await index.queueReleases([{ provider: 'p7', cid: testCid('stray') }])
-      await index.markProvider('p0', 'offline')
       return { committed, ...(await dump(index, committed.contentId)) }
     })
-    expect(before.segments[0]!.segment.shards.map(({ state }) => state)).toEqual(['offline', 'healthy', 'healthy'])
     await withIndex(async (index) => {
       expect({ committed: before.committed, ...(await dump(index, before.committed.contentId)) }).toEqual(before)
     })
@@ -262,6 +260,29 @@ describe('migrations', () => {
     migrate(sqlite, [good, "INSERT INTO one VALUES ('z')"])
     expect(version(sqlite)).toBe(2)
     sqlite.close()
+  })
+
+  test('keep what a file of the first format holds, and count what it has withdrawn as lost', async () => {
+    const sqlite = new DatabaseSync(path)
+    migrate(sqlite, migrations.slice(0, 1))
+    const cid = testCid('a shard')
+    sqlite.exec("INSERT INTO providers (peer_id) VALUES ('p0')")
+    sqlite.exec("INSERT INTO segments (length, k, m, nonce, shard_bytes, lost) VALUES (9, 1, 1, x'', 9, 1)")
+    const shard = sqlite.prepare('INSERT INTO shards VALUES (1, ?, ?, 1, ?, 0, 77, NULL)')
+    shard.run(0, cid.bytes, 5)
+    shard.run(1, cid.bytes, 3)
+    sqlite.close()
+    await withIndex(async (index) => {
+      expect((await index.listIncomplete({ afterId: 0, limit: 9 })).map(({ shards }) => shards)).toEqual([
+        [
+          { cid, provider: 'p0', state: 'withdrawn', leaseUntil: 77 },
+          { cid, provider: 'p0', state: 'missing', leaseUntil: 77 }
+        ]
+      ])
+      await index.markHolding('p0', cid, 'healthy', 1)
+      expect(await index.listIncomplete({ afterId: 0, limit: 9 })).toEqual([])
+      expect(await index.listHolders()).toEqual([{ provider: 'p0', shards: 2, bytes: 18 }])
+    })
   })
 })
 

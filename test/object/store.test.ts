@@ -271,8 +271,9 @@ describe('copies and multipart uploads', () => {
       })
       done.push({ etag, partNumber })
     }
+    const partChecksums = [{ crc32: 'AAAAAA==' }, {}, {}]
     const complete = (chosen: typeof done) =>
-      net.store.completeUpload({ bucket: 'b', key: 'k', uploadId: upload.uploadId, parts: chosen })
+      net.store.completeUpload({ bucket: 'b', key: 'k', uploadId: upload.uploadId, parts: chosen, partChecksums })
     await expect(complete([done[2]!, done[0]!])).rejects.toMatchObject({ code: 'INVALID_PART_ORDER' })
     await expect(complete([done[2]!, { etag: done[0]!.etag, partNumber: 9 }])).rejects.toMatchObject({
       code: 'INVALID_PART'
@@ -281,6 +282,7 @@ describe('copies and multipart uploads', () => {
     const record = await complete(done)
     const whole = Buffer.concat(parts)
     expect(record).toMatchObject({ size: whole.length, partSizes: parts.map((p) => p.length) })
+    expect((await net.store.headObject('b', 'k')).partChecksums).toEqual(partChecksums)
     expect(record.etag).toBe(
       `${createHash('md5')
         .update(Buffer.concat(done.map(({ etag }) => Buffer.from(etag, 'hex'))))

@@ -28,7 +28,7 @@ export interface Ended {
 const logBytesMax = 10 * MiB
 
 /** MiB of new space. Short-lived garbage is small here, and thirteen heaps share the machine. */
-const heapTuning = ['--max-semi-space-size=4']
+const heapTuning = ['--max-semi-space-size=2']
 
 /**
  * glibc learns from freed megabyte buffers to keep such memory for itself: 100 MB more resident in a busy gateway. Fixed

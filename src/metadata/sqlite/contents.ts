@@ -5,9 +5,9 @@
 import { check, HoldfastError, messageOf } from '../../base/errors.ts'
 import { type Log, silentLog } from '../../base/log.ts'
 import type { Committed, NewContent } from '../index-store.ts'
-import { type SegmentRecord, type ShardRecord, type StoredSegment, shardStates } from '../records.ts'
+import { type SegmentRecord, type ShardRecord, type ShardState, type StoredSegment, shardStates } from '../records.ts'
 import { type Database, damaged } from './database.ts'
-import { bytes, integer, type Row, shardOf, shardState, stateCodes } from './rows.ts'
+import { bytes, integer, type Row, shardOf, stateCodes } from './rows.ts'
 
 /** Segments dropped in one transaction: an object of a terabyte must not stop the gateway while it goes. */
 const reapSegmentsMax = 64
@@ -60,15 +60,15 @@ export class Segments {
     this.#providers = providers
     this.#select = database.prepare('SELECT id, length, k, m, nonce FROM segments WHERE id = ?')
     this.#selectShards = database.prepare(
-      `SELECT h.idx, h.cid, p.peer_id, ${shardState}, h.lease_until, h.last_proof
+      `SELECT h.idx, h.cid, p.peer_id, h.state, h.lease_until, h.last_proof
        FROM shards h LEFT JOIN providers p ON p.id = h.provider_id WHERE h.segment_id = ? ORDER BY h.idx`
     )
     this.#insert = database.prepare(
       'INSERT INTO segments (length, k, m, nonce, shard_bytes, lost) VALUES (?, ?, ?, ?, ?, ?)'
     )
     this.#insertShard = database.prepare(
-      `INSERT INTO shards (segment_id, idx, cid, provider_id, state, epoch, lease_until, last_proof)
-       VALUES (?1, ?2, ?3, ?4, ?5, coalesce((SELECT epoch FROM providers WHERE id = ?4), 0), ?6, ?7)`
+      `INSERT INTO shards (segment_id, idx, cid, provider_id, state, lease_until, last_proof)
+       VALUES (?, ?, ?, ?, ?, ?, ?)`
     )
     this.#isUsed = database.prepare(
       `SELECT EXISTS (SELECT 1 FROM content_segments WHERE segment_id = ?1)
@@ -121,7 +121,9 @@ export class Segments {
   }
 }
 
-const isLost = ({ state }: ShardRecord): boolean => state === 'unknown' || state === 'missing' || state === 'wrong'
+const lostStates: readonly ShardState[] = ['missing', 'wrong', 'withdrawn', 'unknown']
+
+const isLost = ({ state }: ShardRecord): boolean => lostStates.includes(state)
 
 function checkSegment({ length, k, m, shards }: SegmentRecord): void {
   check(Number.isSafeInteger(length) && length > 0, 'a segment has at least one byte')

@@ -7,7 +7,7 @@ import type { Database } from './database.ts'
 import { integer, keyBytes, keyRange, objectOf, objectValues, pageOf, text } from './rows.ts'
 
 const columns = `key, content_id, size, etag, modified_at, root, wrapped_key, headers, user_metadata, checksums,
-  checksum_type, storage_class, part_sizes`
+  checksum_type, storage_class, part_sizes, part_checksums`
 
 const matches = (tag: string, etag: string): boolean => tag === '*' || tag === etag
 
@@ -35,12 +35,13 @@ export class ObjectNames {
     this.#buckets = bucketIds(database)
     this.#select = database.prepare('SELECT content_id, etag FROM objects WHERE bucket_id = ? AND key = ?')
     this.#put = database.prepare(
-      `INSERT INTO objects (bucket_id, ${columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+      `INSERT INTO objects (bucket_id, ${columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
        ON CONFLICT (bucket_id, key) DO UPDATE SET content_id = excluded.content_id, size = excluded.size,
          etag = excluded.etag, modified_at = excluded.modified_at, root = excluded.root,
          wrapped_key = excluded.wrapped_key, headers = excluded.headers, user_metadata = excluded.user_metadata,
          checksums = excluded.checksums, checksum_type = excluded.checksum_type,
-         storage_class = excluded.storage_class, part_sizes = excluded.part_sizes`
+         storage_class = excluded.storage_class, part_sizes = excluded.part_sizes,
+         part_checksums = excluded.part_checksums`
     )
     this.#delete = database.prepare('DELETE FROM objects WHERE bucket_id = ? AND key = ?')
   }

@@ -111,10 +111,12 @@ function stringMap(row: Row, column: string): Record<string, string> {
   const stored = text(row, column)
   if (stored === '{}') return {}
   const value = json(stored, column)
-  if (value === null || typeof value !== 'object' || Array.isArray(value)) throw damaged(`${column} is no map`)
-  for (const item of Object.values(value)) if (typeof item !== 'string') throw damaged(`${column} is no map of text`)
-  return value as Record<string, string>
+  if (!isStringMap(value)) throw damaged(`${column} is no map of text`)
+  return value
 }
+
+const isStringMap = (value: unknown): value is Record<string, string> =>
+  value !== null && typeof value === 'object' && !Array.isArray(value) && Object.values(value).every(isText)
 
 function array<T>(row: Row, column: string, isItem: (item: unknown) => item is T): T[] {
   const value = json(text(row, column), column)
@@ -145,11 +147,6 @@ export function stateOf(row: Row): ShardState {
   if (state === undefined) throw damaged('unknown shard state')
   return state
 }
-
-/** The state of shard `h` at provider `p`: what was said of the provider since holds for its shards. */
-export const shardState = `
-  CASE WHEN h.state IN (${stateCodes.healthy}, ${stateCodes.offline}) AND h.epoch < p.epoch THEN p.state
-  ELSE h.state END AS state`
 
 export function shardOf(row: Row): ShardRecord {
   const shard: ShardRecord = { cid: cidOf(row), state: stateOf(row), leaseUntil: integer(row, 'lease_until') }
@@ -198,6 +195,7 @@ export function objectOf(row: Row, bucket: string): StoredObject {
   }
   if (row.checksum_type !== null) object.checksumType = checksumTypeOf(row)
   if (row.part_sizes !== null) object.partSizes = array(row, 'part_sizes', isSize)
+  if (row.part_checksums !== null) object.partChecksums = array(row, 'part_checksums', isStringMap)
   return object
 }
 
@@ -217,7 +215,8 @@ export function objectValues(bucketId: number, contentId: number, object: Object
     JSON.stringify(object.checksums),
     object.checksumType ?? null,
     plain(object.storageClass),
-    optional(object.partSizes, JSON.stringify)
+    optional(object.partSizes, JSON.stringify),
+    optional(object.partChecksums, JSON.stringify)
   ]
 }
 

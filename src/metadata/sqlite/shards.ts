@@ -3,7 +3,7 @@ import type { LeaseRow, ShardIndex, ShardPlacement } from '../index-store.ts'
 import type { ShardState } from '../records.ts'
 import type { Providers, Segments } from './contents.ts'
 import { type Database, damaged } from './database.ts'
-import { bytes, cidOf, integer, type Row, shardState, stateCodes, stateOf, text } from './rows.ts'
+import { bytes, cidOf, integer, type Row, stateCodes, stateOf, text } from './rows.ts'
 
 /** Most hopeful first. */
 const hope: readonly ShardState[] = ['healthy', 'contained', 'offline', 'unknown', 'missing', 'wrong', 'withdrawn']
@@ -15,20 +15,15 @@ export function sqliteShards(database: Database, providers: Providers, segments:
     'SELECT id, length, k, m, nonce FROM segments WHERE lost > 0 AND id > ? ORDER BY id LIMIT ?'
   )
   const selectCid = database.prepare('SELECT cid FROM shards WHERE segment_id = ? AND idx = ?')
-  const currentEpoch = '(SELECT epoch FROM providers WHERE id = ?1)'
   const place = database.prepare(
-    `UPDATE shards SET provider_id = ?1, state = ${stateCodes.healthy}, epoch = ${currentEpoch}, lease_until = ?2,
-       last_proof = ?3 WHERE segment_id = ?4 AND idx = ?5`
+    `UPDATE shards SET provider_id = ?1, state = ${stateCodes.healthy}, lease_until = ?2, last_proof = ?3
+     WHERE segment_id = ?4 AND idx = ?5`
   )
-  const observe = `UPDATE shards SET state = ?2, epoch = ${currentEpoch},
+  const observe = `UPDATE shards SET state = ?2,
     last_proof = CASE WHEN ?3 IS NULL THEN last_proof ELSE max(coalesce(last_proof, 0), ?3) END`
   const markOne = database.prepare(`${observe} WHERE provider_id = ?1 AND segment_id = ?4 AND idx = ?5`)
   const markAll = database.prepare(
     `${observe} WHERE substr(cid, -6) = substr(?4, -6) AND cid = ?4 AND provider_id = ?1`
-  )
-  const setProvider = database.prepare(
-    `UPDATE providers SET state = ?2, epoch = epoch + 1, is_mixed = 0
-     WHERE id = ?1 AND (state <> ?2 OR is_mixed = 1)`
   )
   const holders = database.prepare(
     'SELECT peer_id, held_shards, held_bytes FROM providers WHERE held_shards > 0 ORDER BY peer_id'
@@ -41,7 +36,7 @@ export function sqliteShards(database: Database, providers: Providers, segments:
     `UPDATE shards SET lease_until = ?1 WHERE substr(cid, -6) = substr(?2, -6) AND cid = ?2 AND provider_id = ?3`
   )
   const holdersOf = database.prepare(
-    `SELECT p.peer_id, ${shardState} FROM shards h JOIN providers p ON p.id = h.provider_id WHERE substr(h.cid, -6) = substr(?1, -6) AND h.cid = ?1 LIMIT ?2`
+    `SELECT p.peer_id, h.state FROM shards h JOIN providers p ON p.id = h.provider_id WHERE substr(h.cid, -6) = substr(?1, -6) AND h.cid = ?1 LIMIT ?2`
   )
   const releases = database.prepare('SELECT cid FROM releases WHERE provider_id = ? ORDER BY cid LIMIT ?')
   const releaseProviders = database.prepare(
@@ -98,12 +93,6 @@ export function sqliteShards(database: Database, providers: Providers, segments:
         const providerId = providers.find(provider)
         if (providerId === undefined) return
         markAll.run(providerId, stateCodes[state], proofAt ?? null, cid.bytes)
-      }),
-
-    markProvider: (provider, state) =>
-      database.write(() => {
-        const providerId = providers.find(provider)
-        if (providerId !== undefined) setProvider.run(providerId, stateCodes[state])
       }),
 
     listHolders: () =>
