@@ -147,6 +147,7 @@ export class DataServer {
     try {
       const body = buffer.subarray(0, length)
       await readBody(request, body, gone)
+      gone.throwIfAborted() // nobody waits for the answer: what would be kept is rubbish
       const { created, until } = await this.#storage.put(owner, cid, body, termMs)
       if (request.headers[dataHeaders.announce] === '1') this.#announceRoot(cid)
       sendJson(response, created ? 201 : 200, { until })

@@ -7,6 +7,14 @@ export class KeyedLock {
     return this.#tails.size
   }
 
+  /** Resolves when all who hold or wait for the key by now have let it go. Never rejects. */
+  async settled(key: string): Promise<void> {
+    await this.#tails.get(key)?.then(
+      () => {},
+      () => {} // theirs to hear
+    )
+  }
+
   async run<T>(key: string, work: () => Promise<T>): Promise<T> {
     const before = this.#tails.get(key)
     const running = before === undefined ? work() : before.then(work, work)

@@ -243,10 +243,15 @@ export class StorageProvider {
     return states
   }
 
-  /** Ends `owner`'s leases and deletes what nobody leases any more. Unknown ones are ignored. */
+  /**
+   * Ends `owner`'s leases, those of writes still under way included, and deletes what nobody leases any more. Unknown
+   * ones are ignored.
+   */
   async release(owner: string, cids: readonly CID[]): Promise<void> {
     await this.#start()
     check(cids.length <= limits.leaseBatchMax, `at most ${limits.leaseBatchMax} leases in one request`)
+    // A write whose client gave it up may still be at work: its lease has to be there before it can be ended.
+    await Promise.all(cids.map((cid) => this.#locks.settled(cid.toString())))
     const freed = await this.#leases.release(owner, cids)
     await forEachLimit(freed, deleteWidth, async (cid) => {
       await this.#deleteUnleased(cid)

@@ -81,7 +81,7 @@ describe('holdfast up', () => {
       'secretAccessKey'
     ])
     expect(file.endpoint).toMatch(/^http:\/\/127\.0\.0\.1:\d+$/)
-    expect(file.bootstrap).toHaveLength(3)
+    expect(file.bootstrap).toHaveLength(file.providers.length)
     expect(file.providers).toHaveLength(3)
     expect(new Set(file.providers.map(({ peerId }) => peerId)).size).toBe(3)
     for (const { pid, data: directory } of file.providers) {

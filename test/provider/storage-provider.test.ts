@@ -248,6 +248,20 @@ describe('leases', () => {
     expect(await provider.stats()).toMatchObject({ usedBytes: 0, leases: 0 })
   })
 
+  test('a release that overtakes its own put still ends the lease, and the block is gone', async () => {
+    const shards = new GatedShardStore()
+    const { provider } = testProvider({ shards })
+    const { bytes, cid } = block()
+    const { reached, open } = shards.gate('put')
+    const putting = provider.put('a', cid, bytes, 1000)
+    await reached
+    const releasing = provider.release('a', [cid])
+    open()
+    await Promise.all([putting, releasing])
+    expect(await provider.stats()).toMatchObject({ leases: 0, usedBytes: 0 })
+    expect(await provider.has(cid)).toBe(false)
+  })
+
   test('a release while the same block is being put by another keeps the block', async () => {
     const shards = new GatedShardStore()
     const { provider } = testProvider({ shards })

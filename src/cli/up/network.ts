@@ -86,7 +86,8 @@ export class LocalNetwork {
       accessKeyId: ready.accessKeyId,
       secretAccessKey: ready.secretAccessKey,
       admin: ready.admin,
-      bootstrap: [...this.#init.bootstrap],
+      // Of all of them: whoever joins later must not depend on the few that this network was started through.
+      bootstrap: [...this.#providers.values()].flatMap(({ ready: provider }) => provider?.addresses ?? []),
       providers: [...this.#providers].map(([name, { child, ready: provider }]) => ({
         peerId: provider?.peerId ?? '',
         pid: child.pid,
