@@ -13,8 +13,9 @@ const src = path.join(root, 'src')
 /** A part of src (a folder, or a file beside them) and the parts it may import: only such as stand above it. */
 const mayImport: Record<string, readonly string[]> = {
   base: [],
-  erasure: ['base'],
-  content: ['base'],
+  wasm: ['base'],
+  erasure: ['base', 'wasm'],
+  content: ['base', 'wasm'],
   placement: ['base'],
   market: ['base'],
   net: ['base'],
