@@ -27,6 +27,7 @@ import { AccessKeys } from './node/access-keys.ts'
 import { createAdminBackend } from './node/admin-backend.ts'
 import { loadMasterKey } from './node/master-key.ts'
 import { ProviderSearch } from './node/provider-search.ts'
+import { createCodingMemory } from './object/coding-memory.ts'
 import { createObjectStore, type NetworkObjectStore } from './object/store.ts'
 import { createWorkerCodec } from './object/worker-codec.ts'
 import { Completer } from './repair/completer.ts'
@@ -153,7 +154,9 @@ async function start(
     { expected: init.expectedProviders ?? remembered.length }
   )
 
-  const codec = createWorkerCodec(Math.max(1, Math.min(4, availableParallelism() - 1)))
+  const threads = Math.max(1, Math.min(4, availableParallelism() - 1))
+  const codingMemory = createCodingMemory({ writeBytes: 40 * MiB, readBytes: 40 * MiB }, threads)
+  const codec = createWorkerCodec(codingMemory)
   onStop(() => codec.close())
   const guard = new LeaseGuard()
   const store = createObjectStore(
@@ -162,6 +165,7 @@ async function start(
       client,
       peers: directory,
       codec,
+      arenas: codingMemory,
       guard,
       masterKey,
       clock,

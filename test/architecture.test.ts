@@ -23,7 +23,7 @@ const mayImport: Record<string, readonly string[]> = {
   metadata: ['base', 'content', 'market'],
   transfer: ['base', 'content', 'placement', 'market', 'net'],
   provider: ['base', 'content', 'market', 'net', 'discovery', 'transfer'],
-  object: ['base', 'erasure', 'content', 'placement', 'market', 'discovery', 'metadata', 'transfer'],
+  object: ['base', 'wasm', 'erasure', 'content', 'placement', 'market', 'discovery', 'metadata', 'transfer'],
   repair: ['base', 'erasure', 'content', 'placement', 'market', 'discovery', 'metadata', 'transfer', 'object'],
   gateway: ['base', 'metadata', 'object'],
   admin: ['base']

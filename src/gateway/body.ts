@@ -1,6 +1,7 @@
 /** Request bodies: from the socket to checked bytes, with a bound on everything that waits. */
 import { createHash } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
+import { copied } from '../base/bytes.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Checksums } from '../metadata/records.ts'
 import type { UploadBody } from '../object/object-store.ts'
@@ -249,7 +250,7 @@ export async function storedBytes(
   sizeBytes: number,
   algorithm?: ChecksumAlgorithm
 ): Promise<UploadBody> {
-  return { ...(await checksummed(bytes, algorithm)), size: sizeBytes }
+  return { ...(await checksummed(copied(bytes), algorithm)), size: sizeBytes }
 }
 
 /** Computes a checksum as the bytes pass, and compares it at their end with what is expected by then. */

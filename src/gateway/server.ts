@@ -360,13 +360,9 @@ class Gateway implements S3Server {
         exchange.bytesOut += chunk.length
         if (exchange.bytesOut > body.sizeBytes)
           throw new HoldfastError('INTERNAL', 'the store gave more bytes than were asked for')
-        const isFlowing = response.write(chunk)
-        const upcoming = chunks.next() // one chunk ahead of the socket
-        if (!isFlowing) {
-          upcoming.catch(() => {}) // told below, unless the client is gone
-          await drained(response, this.#idleTimeoutMs)
-        }
-        next = await upcoming
+        // The next one may come to lie where this one does: not before this one is with the kernel.
+        await flushed(response, chunk, this.#idleTimeoutMs)
+        next = await chunks.next()
       }
       if (exchange.bytesOut !== body.sizeBytes)
         throw new HoldfastError('INTERNAL', 'the store gave fewer bytes than were asked for')
@@ -431,20 +427,18 @@ function sizeOf(body: Uint8Array | ByteStream): number {
 }
 
 /** Resolves when the client has taken what was written. Rejects when it goes away, or takes nothing for too long. */
-function drained(response: ServerResponse, idleTimeoutMs: number): Promise<void> {
+function flushed(response: ServerResponse, chunk: Uint8Array, idleTimeoutMs: number): Promise<void> {
   return new Promise((resolve, reject) => {
     const finish = (settle: () => void): void => {
       clearTimeout(timer)
-      response.off('drain', onDrain)
       response.off('close', onClose)
       settle()
     }
     const fail = (message: string): void => finish(() => reject(new HoldfastError('ABORTED', message)))
-    const onDrain = (): void => finish(resolve)
     const onClose = (): void => fail('the client went away')
     const timer = setTimeout(() => fail('the client stopped reading'), idleTimeoutMs)
-    response.once('drain', onDrain)
     response.once('close', onClose)
     if (response.destroyed) onClose()
+    else response.write(chunk, (error) => (error ? onClose() : finish(resolve)))
   })
 }

@@ -47,7 +47,8 @@ export interface OpenObject {
   record: ObjectRecord
   /**
    * The bytes [start, end) of the object, every one checked against a CID; rejects with `UNREADABLE` when fewer than
-   * `k` shards of a segment can be had. The first chunk is ready (or the failure known) before much is buffered.
+   * `k` shards of a segment can be had. The first chunk is ready (or the failure known) before much is buffered. A chunk
+   * is valid until the next is asked for: its memory is used again.
    */
   read: (start: number, end: number, signal?: AbortSignal) => AsyncIterable<Uint8Array>
   /** Lets go of the content. Reads under way keep their own hold. Safe to call twice. */

@@ -2,26 +2,25 @@
  * What happens to a segment's bytes between the client and the shards: cipher, code, hash. Synchronous here (the
  * simulator and the workers run this very code); `worker-codec.ts` runs it off the event loop.
  */
+import { createHash } from 'node:crypto'
 import { HoldfastError } from '../base/errors.ts'
 import { blake3 } from '../content/blake3.ts'
 import type { Code, ErasureCoder } from '../erasure/erasure-coder.ts'
-import { cipherAt, type SegmentCipher } from './cipher.ts'
+import { applyCipher, type SegmentCipher } from './cipher.ts'
 
 export interface EncodeJob {
   /**
    * Room for `n` shards of `shardBytesFor(length, code)` each (or more), holding `length` plain bytes from the start.
-   * The codec owns it until it answers.
+   * The codec owns it until it answers. Best in an arena that the codec shares: then nothing is copied.
    */
-  buffer: Uint8Array<ArrayBuffer>
+  buffer: Uint8Array
   length: number
   code: Code
   cipher?: SegmentCipher
 }
 
 export interface EncodedSegment {
-  /** The same memory, back in the caller's hands. */
-  buffer: Uint8Array<ArrayBuffer>
-  /** `n` views into it, as they are stored: the last data shards without their padding. */
+  /** `n` views of the shards as they are stored, the last data shards without their padding; in the job's buffer where that lies in an arena. */
   shards: Uint8Array[]
   /** BLAKE3 of each, 32 bytes. */
   digests: Uint8Array[]
@@ -36,10 +35,30 @@ export interface ReconstructJob {
   wanted: readonly number[]
 }
 
+export interface DecryptJob {
+  /** Consecutive bytes of one segment; changed in place. */
+  pieces: readonly Uint8Array[]
+  cipher: SegmentCipher
+  /** Where in the segment the first begins. */
+  offset: number
+}
+
+/** The MD5 of bytes that come a segment at a time. */
+export interface StreamDigest {
+  /** Calls are worked off in order. The bytes must stay as they are until it resolves. */
+  update: (bytes: Uint8Array) => Promise<void>
+  /** Ends it. */
+  digest: () => Promise<Uint8Array>
+  /** Ends it without an answer. Safe to call at any time. */
+  drop: () => void
+}
+
 export interface SegmentCodec {
   encode: (job: EncodeJob) => Promise<EncodedSegment>
-  /** The wanted shards, as stored, in the order asked for. The inputs are copied, never changed. */
+  /** The wanted shards, as stored, in the order asked for. The inputs are never changed. */
   reconstruct: (job: ReconstructJob) => Promise<Uint8Array[]>
+  decrypt: (job: DecryptJob) => Promise<void>
+  startDigest: () => StreamDigest
   close: () => Promise<void>
 }
 
@@ -58,7 +77,7 @@ export function storedShardBytes(length: number, code: Code, index: number): num
   return Math.max(0, Math.min(shardBytes, length - index * shardBytes))
 }
 
-function storedViews(buffer: Uint8Array<ArrayBuffer>, length: number, code: Code): Uint8Array[] {
+export function storedViews(buffer: Uint8Array, length: number, code: Code): Uint8Array[] {
   const shardBytes = shardBytesFor(length, code)
   return Array.from({ length: code.k + code.m }, (_, index) =>
     buffer.subarray(index * shardBytes, index * shardBytes + storedShardBytes(length, code, index))
@@ -71,12 +90,12 @@ export function encodeSync(coder: ErasureCoder, { buffer, length, code, cipher }
   if (length < 1 || total > buffer.length)
     throw new HoldfastError('INTERNAL', `no room to code ${length} bytes in ${buffer.length}`)
   const plain = buffer.subarray(0, length)
-  if (cipher !== undefined) plain.set(cipherAt(cipher, 0)(plain))
+  if (cipher !== undefined) applyCipher(cipher, 0, [plain])
   buffer.fill(0, length, code.k * shardBytes) // a pooled buffer has old bytes where the padding belongs
   coder.encode(buffer.subarray(0, total), code)
   const shards = storedViews(buffer, length, code)
   // Copied out: a digest may be a view into memory that must not travel between threads.
-  return { buffer, shards, digests: shards.map((shard) => Uint8Array.from(blake3(shard))) }
+  return { shards, digests: shards.map((shard) => Uint8Array.from(blake3(shard))) }
 }
 
 export function reconstructSync(coder: ErasureCoder, { shards, length, code, wanted }: ReconstructJob): Uint8Array[] {
@@ -99,6 +118,17 @@ export function createSyncCodec(coder: ErasureCoder): SegmentCodec {
   return {
     encode: async (job) => encodeSync(coder, job),
     reconstruct: async (job) => reconstructSync(coder, job),
+    decrypt: async ({ pieces, cipher, offset }) => applyCipher(cipher, offset, pieces),
+    startDigest: syncDigest,
     close: async () => {}
+  }
+}
+
+export function syncDigest(): StreamDigest {
+  const md5 = createHash('md5')
+  return {
+    update: async (bytes) => void md5.update(bytes),
+    digest: async () => md5.digest(),
+    drop: () => {}
   }
 }

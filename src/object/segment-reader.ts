@@ -3,13 +3,15 @@
  * within a memory budget; what is lost or late is decoded from the others. Every shard was checked against its CID.
  */
 import type { Clock } from '../base/clock.ts'
-import type { Semaphore } from '../base/concurrency.ts'
+import { HoldfastError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { StoredSegment } from '../metadata/records.ts'
 import { gather, type ShardToFetch } from '../transfer/gather.ts'
 import type { PeerOutcome, Peers } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
-import { cipherAt } from './cipher.ts'
+import type { Arena, Slab } from './arena.ts'
+import { applyCipher } from './cipher.ts'
+import type { FairBudget, Hold } from './fair-budget.ts'
 import { type SegmentCodec, shardBytesFor, storedShardBytes } from './segment-codec.ts'
 
 export interface ReaderComponents {
@@ -17,9 +19,9 @@ export interface ReaderComponents {
   peers: Peers
   codec: SegmentCodec
   /** Bytes of fetched segments that all readers may hold together. */
-  memory: Semaphore
-  /** Memory of shards that were read before. */
-  spares: SpareBuffers
+  memory: FairBudget
+  /** Where they are kept, as far as there is room. */
+  slabs: Arena
   clock: Clock
   log: Log
   /** Resolves once the providers that are online are known. */
@@ -39,39 +41,62 @@ export interface ReadRange {
 
 export type SegmentSource = (start: number, end: number) => Promise<Array<{ offset: number; segment: StoredSegment }>>
 
-/** Shard-sized memory that is used again: fresh pages for every shard read cost more than reading it. */
-export class SpareBuffers {
-  readonly #idle: Uint8Array[] = []
-  readonly #idleMax: number
-  readonly #byteLength: number
-
-  constructor(byteLength: number, idleMax: number) {
-    this.#byteLength = byteLength
-    this.#idleMax = idleMax
-  }
-
-  take(): Uint8Array {
-    return this.#idle.pop() ?? Buffer.allocUnsafeSlow(this.#byteLength)
-  }
-
-  /** Only what nobody reads or writes any more. Memory of another size, or one too many, is left to the collector. */
-  give(bytes: Uint8Array): void {
-    if (bytes.buffer.byteLength !== this.#byteLength || this.#idle.length >= this.#idleMax) return
-    this.#idle.push(new Uint8Array(bytes.buffer, 0, this.#byteLength))
-  }
-}
-
 /** Bytes of the index that are read at a time: 64 segments of the usual size. */
 const windowBytes = 64 * 10 * 1024 * 1024
 const segmentsAheadMax = 3
+/** Shards below this are not worth a slab, nor a worker thread's attention. */
+const slabBytesMin = 32 * 1024
 
-interface Ahead {
-  offset: number
-  segment: StoredSegment
-  shards: Promise<Map<number, Uint8Array>>
-  release: () => void
+/** Memory of one segment's shards. */
+class ShardMemory {
+  readonly #arena: Arena
+  readonly #slabs: Slab[] = []
+
+  constructor(arena: Arena) {
+    this.#arena = arena
+  }
+
+  take(byteLength: number): Uint8Array | undefined {
+    const slab = byteLength < slabBytesMin ? undefined : this.#arena.tryTake(byteLength)
+    if (slab === undefined) return undefined // the receiver makes its own
+    this.#slabs.push(slab)
+    return slab.bytes
+  }
+
+  /** The same bytes where nobody else has them: a client may have answered with what it keeps. */
+  own(bytes: Uint8Array): Uint8Array {
+    if (this.#slabs.some((slab) => slab.bytes.buffer === bytes.buffer && slab.bytes.byteOffset === bytes.byteOffset))
+      return bytes
+    const copy = this.take(bytes.length) ?? new Uint8Array(bytes.length)
+    copy.set(bytes)
+    return copy
+  }
+
+  releaseAllBut(piece: Uint8Array): void {
+    for (const slab of this.#slabs) {
+      const isIts = slab.bytes.buffer === piece.buffer && isWithin(piece.byteOffset, slab.bytes)
+      if (!isIts) slab.release()
+    }
+  }
+
+  release(): void {
+    for (const slab of this.#slabs.splice(0)) slab.release()
+  }
 }
 
+const isWithin = (byteOffset: number, bytes: Uint8Array): boolean =>
+  byteOffset >= bytes.byteOffset && byteOffset < bytes.byteOffset + bytes.length
+
+interface Ahead {
+  hold: Hold
+  memory: ShardMemory
+  /** The range's bytes of the segment, in order. */
+  pieces: Promise<Uint8Array[]>
+  /** Set when the reader was too slow and others needed the memory. */
+  isTakenBack: boolean
+}
+
+/** Each chunk is valid until the next is asked for: then its memory is used again. */
 export async function* readSegments(
   components: ReaderComponents,
   segmentsOf: SegmentSource,
@@ -81,39 +106,119 @@ export async function* readSegments(
   const onAbort = (): void => stop.abort(range.signal?.reason)
   if (range.signal?.aborted === true) onAbort()
   range.signal?.addEventListener('abort', onAbort, { once: true })
-  const ahead: Ahead[] = []
+  const run = new ReadRun(components, segmentsOf, range, stop.signal)
   try {
-    const upcoming = walk(segmentsOf, range)
-    let next = await upcoming.next()
-    while (ahead.length > 0 || next.done !== true) {
-      stop.signal.throwIfAborted()
-      while (next.done !== true && ahead.length < segmentsAheadMax) {
-        const { offset, segment } = next.value
-        const bytes = fetchBytes(offset, segment, range)
-        // The first waits its turn; those after it are a luxury, taken only while there is room.
-        const release =
-          ahead.length === 0 ? await components.memory.acquire(bytes, stop.signal) : components.memory.tryAcquire(bytes)
-        if (release === undefined) break
-        const shards = fetchShards(components, offset, segment, range, stop.signal)
-        shards.catch(() => {}) // heard when its turn comes
-        ahead.push({ offset, segment, shards, release })
-        next = await upcoming.next()
-      }
-      const first = ahead.shift()!
-      try {
-        const shards = await first.shards
-        yield* plainBytes(first.offset, first.segment, shards, range)
-        // Decrypted bytes are copies; plain ones are these very bytes, and may still be on their way to the client.
-        if (range.key !== undefined) for (const shard of shards.values()) components.spares.give(shard)
-      } finally {
-        first.release()
-      }
-    }
+    // It may stop before the end, where memory was taken back or is short; it goes on with the byte that comes then.
+    while (run.at < range.end) yield* run.bytes()
   } finally {
     range.signal?.removeEventListener('abort', onAbort)
     stop.abort(new Error('the reader has gone'))
-    for (const { release } of ahead) release()
+    run.letGo()
   }
+}
+
+class ReadRun {
+  /** The next byte of the object to be given. */
+  at: number
+  readonly #components: ReaderComponents
+  readonly #segmentsOf: SegmentSource
+  readonly #range: ReadRange
+  readonly #signal: AbortSignal
+  #ahead: Ahead[] = []
+
+  constructor(components: ReaderComponents, segmentsOf: SegmentSource, range: ReadRange, signal: AbortSignal) {
+    this.#components = components
+    this.#segmentsOf = segmentsOf
+    this.#range = range
+    this.#signal = signal
+    this.at = range.start
+  }
+
+  letGo(): void {
+    for (const ahead of this.#ahead.splice(0)) discard(ahead)
+  }
+
+  /** From `at` on; not always to the end. */
+  async *bytes(): AsyncGenerator<Uint8Array> {
+    const { memory } = this.#components
+    const upcoming = walk(this.#segmentsOf, { start: this.at, end: this.#range.end })
+    let next = await upcoming.next()
+    if (next.done === true) throw new HoldfastError('INTERNAL', `the index has no segment at byte ${this.at}`)
+    while (this.#ahead.length > 0 || next.done !== true) {
+      this.#signal.throwIfAborted()
+      while (next.done !== true && this.#ahead.length < segmentsAheadMax) {
+        const { offset, segment } = next.value
+        const range = { ...this.#range, start: this.at }
+        const hold = memory.tryAcquire(fetchBytes(offset, segment, range))
+        // Those after the first are a luxury, taken only while there is room.
+        if (hold === undefined && this.#ahead.length > 0) break
+        if (hold === undefined) {
+          // Others need the memory too: a shard at a time, in turn.
+          yield* this.#oneShard(offset, segment)
+          return
+        }
+        this.#ahead.push(this.#fetch(offset, segment, range, hold))
+        next = await upcoming.next()
+      }
+      const isWhole = yield* this.#give(this.#ahead[0]!)
+      if (!isWhole) return
+    }
+  }
+
+  /** The part of the range in the shard that holds its next byte. */
+  async *#oneShard(offset: number, segment: StoredSegment): AsyncGenerator<Uint8Array> {
+    const shardBytes = shardBytesFor(segment.length, segment)
+    const shard = Math.floor((this.at - offset) / shardBytes)
+    const end = Math.min(this.#range.end, offset + (shard + 1) * shardBytes)
+    const hold = await this.#components.memory.acquire(shardBytes, this.#signal)
+    const ahead = this.#fetch(offset, segment, { ...this.#range, start: this.at, end }, hold)
+    this.#ahead.push(ahead)
+    yield* this.#give(ahead)
+  }
+
+  /** @returns false where the rest was taken back */
+  async *#give(first: Ahead): AsyncGenerator<Uint8Array, boolean> {
+    const pieces = await first.pieces
+    let left = pieces.reduce((sum, { length }) => sum + length, 0)
+    while (pieces.length > 0) {
+      const piece = pieces.shift()!
+      this.at += piece.length
+      first.hold.shrink(left)
+      left -= piece.length
+      first.hold.canGiveUp(() => {
+        // All but the piece that is in the reader's hands.
+        first.isTakenBack = true
+        for (const ahead of this.#ahead.splice(1)) discard(ahead)
+        pieces.length = 0
+        first.memory.releaseAllBut(piece)
+        first.hold.shrink(piece.length)
+      })
+      yield piece
+      if (first.isTakenBack) {
+        this.letGo()
+        return false
+      }
+    }
+    this.#ahead.shift()
+    discard(first)
+    return true
+  }
+
+  #fetch(offset: number, segment: StoredSegment, range: ReadRange, hold: Hold): Ahead {
+    const memory = new ShardMemory(this.#components.slabs)
+    const pieces = fetchPieces(this.#components, offset, segment, range, this.#signal, memory)
+    pieces.catch(() => {}) // heard when its turn comes
+    return { hold, memory, pieces, isTakenBack: false }
+  }
+}
+
+/** Gives its memory back as soon as nothing is written there any more. */
+function discard({ hold, memory, pieces }: Ahead): void {
+  const release = (): void => {
+    memory.release()
+    hold.release()
+  }
+  pieces.then(release, release)
 }
 
 /** The segments of the range, a window of the index at a time. */
@@ -155,14 +260,43 @@ export function shardsToFetch(segment: StoredSegment): ShardToFetch[] {
   }))
 }
 
-async function fetchShards(
+/** The range's bytes of a segment, decrypted, in order. */
+async function fetchPieces(
   components: ReaderComponents,
   offset: number,
   segment: StoredSegment,
   range: ReadRange,
-  signal: AbortSignal
-): Promise<Map<number, Uint8Array>> {
+  signal: AbortSignal,
+  memory: ShardMemory
+): Promise<Uint8Array[]> {
   const { first, last } = touched(offset, segment, range)
+  const shards = await fetchShards(components, segment, { first, last }, signal, memory)
+  const shardBytes = shardBytesFor(segment.length, segment)
+  const from = Math.max(0, range.start - offset)
+  const to = Math.min(segment.length, range.end - offset)
+  const pieces: Uint8Array[] = []
+  for (let index = first; index <= last; index++) {
+    const base = index * shardBytes
+    const slice = shards.get(index)!.subarray(Math.max(0, from - base), Math.min(shardBytes, to - base))
+    if (slice.length > 0) pieces.push(slice)
+  }
+  const { key } = range
+  if (key === undefined) return pieces
+  const cipher = { key, nonce: segment.nonce }
+  const isInSlabs = pieces.every((piece) => components.slabs.owns(piece))
+  if (isInSlabs) await components.codec.decrypt({ pieces, cipher, offset: from })
+  else applyCipher(cipher, from, pieces)
+  return pieces
+}
+
+/** Data shards of a segment, each in memory of the reader's own. */
+async function fetchShards(
+  components: ReaderComponents,
+  segment: StoredSegment,
+  { first, last }: { first: number; last: number },
+  signal: AbortSignal,
+  memory: ShardMemory
+): Promise<Map<number, Uint8Array>> {
   const wanted = Array.from({ length: last - first + 1 }, (_, i) => first + i)
   const code = { k: segment.k, m: segment.m }
   // Just started, and who holds the shards has not been found yet: that is no reason to call them unreadable.
@@ -175,35 +309,22 @@ async function fetchShards(
     shards: shardsToFetch(segment),
     wanted,
     signal,
-    buffer: () => components.spares.take(),
+    buffer: (byteLength) => memory.take(byteLength),
     observe: (shard, provider, outcome) => components.observe(segment.id, shard, provider, outcome)
   })
-  if (complete) return shards
+  const own = new Map<number, Uint8Array>()
+  for (const index of wanted) {
+    const shard = shards.get(index)
+    if (shard !== undefined) own.set(index, memory.own(shard))
+  }
+  if (complete) return own
   const lost = wanted.filter((index) => !shards.has(index))
   const restored = await components.codec.reconstruct({
-    shards: segment.shards.map((_, index) => shards.get(index)),
+    shards: segment.shards.map((_, index) => own.get(index) ?? shards.get(index)),
     length: segment.length,
     code,
     wanted: lost
   })
-  for (const [at, index] of lost.entries()) shards.set(index, restored[at]!)
-  return shards
-}
-
-function* plainBytes(
-  offset: number,
-  segment: StoredSegment,
-  shards: Map<number, Uint8Array>,
-  range: ReadRange
-): Generator<Uint8Array> {
-  const { first, last } = touched(offset, segment, range)
-  const shardBytes = shardBytesFor(segment.length, segment)
-  const from = Math.max(0, range.start - offset)
-  const to = Math.min(segment.length, range.end - offset)
-  const decrypt = range.key === undefined ? undefined : cipherAt({ key: range.key, nonce: segment.nonce }, from)
-  for (let index = first; index <= last; index++) {
-    const base = index * shardBytes
-    const slice = shards.get(index)!.subarray(Math.max(0, from - base), Math.min(shardBytes, to - base))
-    if (slice.length > 0) yield decrypt === undefined ? slice : decrypt(slice)
-  }
+  for (const [at, index] of lost.entries()) own.set(index, restored[at]!)
+  return own
 }

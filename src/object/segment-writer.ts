@@ -1,11 +1,11 @@
 /**
- * From a stream of bytes to coded, durable segments. A segment is read into one buffer, encrypted and coded there, and its
- * shards are sent while the next is read. Memory is bounded by a budget that all writers share, never by an object's size.
+ * From a stream of bytes to coded, durable segments. The chunks of a segment are kept as they come until it is complete,
+ * then moved to a slab where worker threads hash, encrypt and code them in place, and its shards are sent from there while
+ * the next is read. Memory is bounded by budgets that all writers share, never by an object's size.
  */
-import { createHash } from 'node:crypto'
 import type { Clock } from '../base/clock.ts'
 import { HoldfastError, isCode } from '../base/errors.ts'
-import { limits } from '../base/limits.ts'
+import { KiB, limits } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import { type CID, shardCid } from '../content/cid.ts'
@@ -17,17 +17,20 @@ import type { LeaseGuard } from '../transfer/lease-guard.ts'
 import type { Peers } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import { Scatter } from '../transfer/scatter.ts'
-import type { BufferPool } from './buffer-pool.ts'
+import type { Arena, Slab } from './arena.ts'
 import { cipherAt, type SegmentCipher } from './cipher.ts'
-import { type SegmentCodec, shardBytesFor } from './segment-codec.ts'
+import type { FairBudget, Hold } from './fair-budget.ts'
+import { type SegmentCodec, type StreamDigest, shardBytesFor, syncDigest } from './segment-codec.ts'
 
 export interface WriterComponents {
   client: ProviderClient
   peers: Peers
   codec: SegmentCodec
   guard: LeaseGuard
-  /** Segment buffers, within a budget that all writers share. */
-  buffers: BufferPool
+  /** Bytes that clients have sent and that are not in a slab yet. */
+  intake: FairBudget
+  /** Slabs of segments being coded and sent. */
+  slabs: Arena
   clock: Clock
   random: Random
   log: Log
@@ -55,6 +58,13 @@ export interface WrittenSegment {
 }
 
 const segmentsInFlightMax = 4
+/** A client that is too slow to fill a segment is given room for less at a time, down to this. */
+const windowBytesMin = 64 * KiB
+/** Chunks smaller than this are copied together: each on its own would cost more than its bytes. */
+const chunkBytesMin = 8 * KiB
+const gatherBytes = 64 * KiB
+/** The hash of less than this is done sooner than a worker has been asked. */
+const workerDigestBytesMin = 64 * KiB
 
 export class SegmentWriter {
   /** In object order. */
@@ -65,7 +75,13 @@ export class SegmentWriter {
 
   readonly #components: WriterComponents
   readonly #init: WriterInit
-  readonly #md5 = createHash('md5')
+  #digest: StreamDigest | undefined
+  /** The segment that is being filled. */
+  #filling: OpenSegment | undefined
+  /** Bytes of the next segment, at most: less than a whole one for a client that could not fill it in time. */
+  #windowBytes = Number.POSITIVE_INFINITY
+  /** Segments enter their slabs, and the hash, in order. */
+  #entered: Promise<void> = Promise.resolve()
   readonly #stop = new AbortController()
   readonly #signal: AbortSignal
   /** Segments that are not durable yet. */
@@ -94,33 +110,33 @@ export class SegmentWriter {
    * @throws HoldfastError `TOO_FEW_PROVIDERS`, `NOT_DURABLE`; whatever the source throws
    */
   async write(bytes: AsyncIterable<Uint8Array>, expectedBytes?: number): Promise<Uint8Array> {
-    let segment: OpenSegment | undefined
     try {
       for await (const chunk of bytes) {
-        this.#md5.update(chunk)
         for (let at = 0; at < chunk.length; ) {
-          segment ??= await this.#open(expectedBytes === undefined ? undefined : expectedBytes - this.size)
+          // Not kept in a variable: it may be closed at any time that is waited here.
+          if (this.#filling === undefined) {
+            await this.#throttle()
+            this.#filling = await this.#open(expectedBytes === undefined ? undefined : expectedBytes - this.size)
+          }
+          const segment = this.#filling
           const taken = Math.min(chunk.length - at, segment.capacity - segment.length)
-          segment.buffer.set(chunk.subarray(at, at + taken), segment.length)
-          segment.length += taken
+          segment.add(chunk.subarray(at, at + taken))
           this.size += taken
           at += taken
           if (segment.length === segment.capacity) {
-            this.#flush(segment)
-            segment = undefined
-            await this.#throttle()
+            if (segment.capacity >= this.#windowBytes) this.#windowBytes *= 4
+            this.#close(segment)
           }
         }
       }
-      if (segment !== undefined) {
-        this.#flush(segment)
-        segment = undefined
-      }
+      if (this.#filling !== undefined) this.#close(this.#filling)
+      await this.#drain()
+      return (await this.#digest?.digest()) ?? (await syncDigest().digest())
     } finally {
-      segment?.release()
+      this.#filling?.hold.release()
+      this.#filling = undefined
+      this.#digest?.drop()
     }
-    await this.#drain()
-    return this.#md5.digest()
   }
 
   /** Stores blocks (manifest, dag-pb) as `m + 1` copies each; resolves when each has its quorum. The last is the root. */
@@ -192,41 +208,80 @@ export class SegmentWriter {
   }
 
   async #open(remaining: number | undefined): Promise<OpenSegment> {
-    const shardBytesMax = this.#init.shardBytesMax ?? limits.shardBytesMax
-    const code = this.code(Math.min(shardBytesMax, remaining ?? shardBytesMax))
-    const capacity = Math.max(1, Math.min(code.k * shardBytesMax, remaining ?? Number.POSITIVE_INFINITY))
-    const bufferBytes = shardBytesFor(capacity, code) * (code.k + code.m)
-    const { bytes, release } = await this.#components.buffers.take(bufferBytes, this.#signal)
-    return { code, capacity, buffer: bytes, length: 0, release }
+    const { intake, slabs } = this.#components
+    const code = this.code(Math.min(this.#shardBytesMax({ k: 1, m: 0 }), remaining ?? Number.POSITIVE_INFINITY))
+    // Half of the slabs' memory at most: one segment is coded while another is sent.
+    const whole = code.k * this.#shardBytesMax(code, Math.floor(slabs.capacity / 2))
+    const capacity = Math.max(1, Math.min(whole, this.#windowBytes, intake.capacity, remaining ?? whole))
+    const hold = await intake.acquire(capacity, this.#signal)
+    const segment = new OpenSegment(code, capacity, hold)
+    hold.canGiveUp(() => {
+      if (this.#filling !== segment) return // closed already, and on its way
+      this.#windowBytes = Math.max(windowBytesMin, 2 * segment.length)
+      if (segment.length > 0) this.#close(segment)
+    })
+    return segment
   }
 
-  #flush(segment: OpenSegment): void {
+  /** Bytes of a shard, so that a segment of the code takes at most `slabBytes`. */
+  #shardBytesMax({ k, m }: Code, slabBytes = Number.POSITIVE_INFINITY): number {
+    return Math.max(1, Math.min(this.#init.shardBytesMax ?? limits.shardBytesMax, Math.floor(slabBytes / (k + m))))
+  }
+
+  #close(segment: OpenSegment): void {
+    this.#filling = undefined
     // Its place in the object is fixed now; coding and sending finish in any order.
     const slot: WrittenSegment[] = []
     this.#slots.push(slot)
-    const work = this.#encodeAndSend(segment, slot)
+    const before = this.#entered
+    const { promise: entered, resolve: enter } = Promise.withResolvers<void>()
+    this.#entered = entered
+    const work = this.#enter(segment, before)
+      .finally(enter)
+      .then((filled) => this.#encodeAndSend(filled, slot))
       .catch((error: unknown) => {
         this.#failure ??= { error }
         this.#stop.abort(error)
       })
-      .finally(() => this.#pending.delete(work))
+      .finally(() => {
+        segment.hold.release()
+        this.#pending.delete(work)
+      })
     this.#pending.add(work)
+  }
+
+  /** Moves the segment's bytes to a slab, in its turn, and hashes them there. */
+  async #enter({ code, length, chunks, hold }: OpenSegment, before: Promise<void>): Promise<FilledSegment> {
+    await before
+    const { slabs, codec } = this.#components
+    const slab = await slabs.take(shardBytesFor(length, code) * (code.k + code.m), this.#signal)
+    let at = 0
+    for (const chunk of chunks.splice(0)) {
+      slab.bytes.set(chunk, at)
+      at += chunk.length
+    }
+    hold.release()
+    this.#digest ??= length < workerDigestBytesMin ? syncDigest() : codec.startDigest()
+    // Before it is encrypted in the same place; who comes next need not wait for it.
+    const hashed = this.#digest.update(slab.bytes.subarray(0, length))
+    hashed.catch(() => {}) // awaited by whoever codes the segment
+    return { code, length, slab, hashed }
   }
 
   readonly #slots: WrittenSegment[][] = []
 
-  async #encodeAndSend(segment: OpenSegment, slot: WrittenSegment[]): Promise<void> {
+  async #encodeAndSend(segment: FilledSegment, slot: WrittenSegment[]): Promise<void> {
     const { codec } = this.#components
+    const { slab, length, code } = segment
     const cipher = this.#cipher()
     let written: WrittenSegment | undefined
-    let buffer = segment.buffer
     try {
-      const encoded = await codec.encode({ buffer, length: segment.length, code: segment.code, cipher })
-      buffer = encoded.buffer
+      await segment.hashed
+      const encoded = await codec.encode({ buffer: slab.bytes, length, code, cipher })
       this.#signal.throwIfAborted()
       const scattered = this.#scatter({
-        length: segment.length,
-        code: segment.code,
+        length,
+        code,
         nonce: cipher?.nonce ?? new Uint8Array(0),
         cids: encoded.digests.map(shardCid),
         shards: encoded.shards,
@@ -238,35 +293,32 @@ export class SegmentWriter {
       await scattered.scatter.quorum
     } catch (error) {
       const recoded =
-        written !== undefined && isCode(error, 'NOT_DURABLE')
-          ? this.#recode(segment, written, buffer, cipher)
-          : undefined
+        written !== undefined && isCode(error, 'NOT_DURABLE') ? this.#recode(segment, written, cipher) : undefined
       if (recoded === undefined) throw error
       // Providers died under the write: what is left of the network bears a smaller code.
       this.#components.log.warn('re-coding a segment for a smaller network', {
-        from: segment.code,
+        from: code,
         to: recoded[0]?.code
       })
       await Promise.all(recoded.map((piece) => this.#encodeAndSend(piece, piece.slot)))
       slot.splice(0, 1, ...recoded.flatMap((piece) => piece.slot))
     } finally {
-      if (written === undefined) segment.release(buffer)
-      else void written.scatter.settled.then(() => segment.release(buffer))
+      if (written === undefined) slab.release()
+      else void written.scatter.settled.then(slab.release)
     }
   }
 
   /** The segment's plain bytes cut anew for the code of now; `undefined` when that is the code that failed. */
   #recode(
-    segment: OpenSegment,
+    { slab, length }: FilledSegment,
     failed: WrittenSegment,
-    buffer: Uint8Array<ArrayBuffer>,
     cipher?: SegmentCipher
   ): RecodedSegment[] | undefined {
     if (this.#signal.aborted) return undefined
-    const shardBytesMax = this.#init.shardBytesMax ?? limits.shardBytesMax
+    const shardBytesMax = this.#shardBytesMax({ k: 1, m: 0 })
     const code = this.code(shardBytesMax)
     if (code.k + code.m >= failed.code.k + failed.code.m) return undefined
-    const coded = buffer.subarray(0, segment.length)
+    const coded = slab.bytes.subarray(0, length)
     const plain = cipher === undefined ? coded : cipherAt(cipher, 0)(coded)
     const pieces: RecodedSegment[] = []
     const capacity = code.k * shardBytesMax
@@ -275,7 +327,8 @@ export class SegmentWriter {
       const own = new Uint8Array(shardBytesFor(part.length, code) * (code.k + code.m))
       own.set(part)
       // Not from the budget: this segment holds a part of it already, and two such waiting for each other never end.
-      pieces.push({ code, capacity: part.length, buffer: own, length: part.length, release: () => {}, slot: [] })
+      const ownSlab = { bytes: own, release: () => {} }
+      pieces.push({ code, length: part.length, slab: ownSlab, hashed: Promise.resolve(), slot: [] })
     }
     this.#recoded.push(failed)
     return pieces
@@ -317,16 +370,56 @@ export class SegmentWriter {
   }
 }
 
-interface OpenSegment {
-  code: Code
+/** A segment as it comes in: chunks, of which it keeps the bytes in whatever memory they came. */
+class OpenSegment {
+  readonly code: Code
   /** Bytes of the object it takes. */
-  capacity: number
-  buffer: Uint8Array<ArrayBuffer>
-  length: number
-  release: (buffer?: Uint8Array<ArrayBuffer>) => void
+  readonly capacity: number
+  readonly hold: Hold
+  readonly chunks: Uint8Array[] = []
+  length = 0
+  /** Room left in the last chunk, where small ones are copied together. */
+  #room = new Uint8Array(0)
+
+  constructor(code: Code, capacity: number, hold: Hold) {
+    this.code = code
+    this.capacity = capacity
+    this.hold = hold
+  }
+
+  add(chunk: Uint8Array): void {
+    this.length += chunk.length
+    if (chunk.length >= chunkBytesMin) {
+      this.chunks.push(chunk)
+      this.#room = new Uint8Array(0)
+      return
+    }
+    for (let at = 0; at < chunk.length; ) {
+      if (this.#room.length === 0) this.#room = new Uint8Array(Math.min(gatherBytes, this.capacity))
+      const taken = Math.min(chunk.length - at, this.#room.length)
+      this.#room.set(chunk.subarray(at, at + taken))
+      const last = this.chunks.at(-1)
+      const isNext = last?.buffer === this.#room.buffer
+      if (isNext) this.chunks.pop()
+      const start = isNext ? last!.byteOffset : this.#room.byteOffset
+      const end = this.#room.byteOffset + taken
+      this.chunks.push(new Uint8Array(this.#room.buffer, start, end - start))
+      this.#room = this.#room.subarray(taken)
+      at += taken
+    }
+  }
 }
 
-interface RecodedSegment extends OpenSegment {
+/** A segment in its slab. */
+interface FilledSegment {
+  code: Code
+  length: number
+  slab: Slab
+  /** Its plain bytes have been hashed, and may be encrypted where they are. */
+  hashed: Promise<void>
+}
+
+interface RecodedSegment extends FilledSegment {
   slot: WrittenSegment[]
 }
 

@@ -3,9 +3,9 @@
  * the index when every segment has its quorum, and lets the rest of the shards follow; GET gathers, checks and decodes.
  */
 import { createHash } from 'node:crypto'
-import { equalBytes, toHex } from '../base/bytes.ts'
+import { copied, equalBytes, toHex } from '../base/bytes.ts'
 import { type Clock, withDeadline } from '../base/clock.ts'
-import { forEachLimit, Semaphore } from '../base/concurrency.ts'
+import { forEachLimit } from '../base/concurrency.ts'
 import { HoldfastError, isCode, messageOf } from '../base/errors.ts'
 import { limits, MiB, minuteMs, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
@@ -33,7 +33,8 @@ import type { LeaseGuard } from '../transfer/lease-guard.ts'
 import type { PeerOutcome, Peers } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import { type PlacedShard, peerOutcomeOf } from '../transfer/scatter.ts'
-import { BufferPool } from './buffer-pool.ts'
+import type { Arenas } from './coding-memory.ts'
+import { FairBudget } from './fair-budget.ts'
 import { keyBytes, seal, unseal } from './keys.ts'
 import type {
   Account,
@@ -49,7 +50,7 @@ import type {
   UploadBody
 } from './object-store.ts'
 import { type SegmentCodec, storedShardBytes } from './segment-codec.ts'
-import { readSegments, SpareBuffers } from './segment-reader.ts'
+import { readSegments } from './segment-reader.ts'
 import { recordOf, SegmentWriter, type WrittenSegment } from './segment-writer.ts'
 
 export interface ObjectStoreComponents {
@@ -57,6 +58,8 @@ export interface ObjectStoreComponents {
   client: ProviderClient
   peers: Peers
   codec: SegmentCodec
+  /** What the codec works in, best shared with it. */
+  arenas: Arenas
   /** Shared with all that releases leases. */
   guard: LeaseGuard
   /** 32 bytes: wraps the buckets' keys. */
@@ -72,8 +75,8 @@ export interface ObjectStoreInit {
   /** The code of STANDARD objects; absent: what the network bears. */
   fixedCode?: Code
   shardBytesMax?: number
-  writeMemoryBytes?: number
-  readMemoryBytes?: number
+  /** Bytes that clients have sent and that are not being coded yet. */
+  intakeBytes?: number
   /** For the simulator's planted bug alone. */
   quorumSlack?: number
 }
@@ -86,15 +89,16 @@ export function createObjectStore(components: ObjectStoreComponents, init: Objec
 const proofsMax = 10_000
 /** Proofs written down at once: they share commits. */
 const proofsAtOnce = 64
+/** Four segments of 6 MiB. */
+const defaultIntakeBytes = 24 * MiB
 /** How long one provider may take over one block. */
 const blockTimeoutMs = 10 * secondMs
 
 export class NetworkObjectStore implements ObjectStore {
   readonly #components: ObjectStoreComponents
   readonly #init: ObjectStoreInit
-  readonly #buffers: BufferPool
-  readonly #readMemory: Semaphore
-  readonly #spares: SpareBuffers
+  readonly #intake: FairBudget
+  readonly #readMemory: FairBudget
   readonly #log: Log
   readonly #proofs = new Map<string, { segmentId: number; index: number; provider: string; at: number }>()
   /** Work that goes on after an answer was given: placing the rest, releasing. */
@@ -105,11 +109,8 @@ export class NetworkObjectStore implements ObjectStore {
   constructor(components: ObjectStoreComponents, init: ObjectStoreInit) {
     this.#components = components
     this.#init = init
-    this.#buffers = new BufferPool(init.writeMemoryBytes ?? 40 * MiB)
-    const readMemoryBytes = init.readMemoryBytes ?? 40 * MiB
-    const shardBytesMax = init.shardBytesMax ?? limits.shardBytesMax
-    this.#readMemory = new Semaphore(readMemoryBytes)
-    this.#spares = new SpareBuffers(shardBytesMax, Math.max(1, Math.floor(readMemoryBytes / shardBytesMax / 2)))
+    this.#intake = new FairBudget(components.clock, init.intakeBytes ?? defaultIntakeBytes)
+    this.#readMemory = new FairBudget(components.clock, components.arenas.reads.capacity)
     this.#log = components.log.child('object')
   }
 
@@ -192,7 +193,7 @@ export class NetworkObjectStore implements ObjectStore {
             ...this.#components,
             log: this.#log,
             memory: this.#readMemory,
-            spares: this.#spares,
+            slabs: this.#components.arenas.reads,
             observe: (...seen) => this.#observe(...seen)
           },
           (from, to) => index.getSegments(record.contentId, from, to),
@@ -287,7 +288,7 @@ export class NetworkObjectStore implements ObjectStore {
       bucket: request.bucket,
       key: request.key,
       body: {
-        bytes: opened.read(0, record.size, request.signal),
+        bytes: copied(opened.read(0, record.size, request.signal)),
         size: record.size,
         // A checksum of parts does not hold for the copy, which has none.
         checksums: () => (record.checksumType === 'COMPOSITE' ? {} : record.checksums)
@@ -596,7 +597,7 @@ export class NetworkObjectStore implements ObjectStore {
     await this.#components.networkKnown(signal)
     const { fixedCode, shardBytesMax, quorumSlack } = this.#init
     return new SegmentWriter(
-      { ...this.#components, log: this.#log, buffers: this.#buffers },
+      { ...this.#components, log: this.#log, intake: this.#intake, slabs: this.#components.arenas.writes },
       { storageClass, fixedCode, key, shardBytesMax, quorumSlack, signal }
     )
   }

@@ -6,6 +6,7 @@ import { ProviderDirectory } from '../discovery/directory.ts'
 import type { Code } from '../erasure/erasure-coder.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
 import { ProviderSearch } from '../node/provider-search.ts'
+import { createArenas } from '../object/coding-memory.ts'
 import type { SegmentCodec } from '../object/segment-codec.ts'
 import { createObjectStore, type NetworkObjectStore } from '../object/store.ts'
 import { Completer } from '../repair/completer.ts'
@@ -69,6 +70,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
       client,
       peers: directory,
       codec,
+      arenas: createArenas({ writeBytes: memoryBytes, readBytes: memoryBytes }),
       guard,
       masterKey,
       clock,
@@ -80,8 +82,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
       fixedCode: init.code,
       shardBytesMax: init.shardBytesMax,
       quorumSlack: init.quorumSlack,
-      writeMemoryBytes: memoryBytes,
-      readMemoryBytes: memoryBytes
+      intakeBytes: memoryBytes
     }
   )
   const completer = new Completer({

@@ -333,7 +333,7 @@ export class World {
     for (const { bucket, key, version } of objects) {
       const opened = await store.openObject(bucket, key)
       const chunks: Uint8Array[] = []
-      for await (const chunk of opened.read(0, version.bytes.length)) chunks.push(chunk)
+      for await (const chunk of opened.read(0, version.bytes.length)) chunks.push(new Uint8Array(chunk))
       opened.close()
       if (Buffer.compare(Buffer.concat(chunks), version.bytes) !== 0)
         this.invariants.report(2, `${bucket}/${key} has changed`)

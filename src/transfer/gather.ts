@@ -30,8 +30,11 @@ export interface GatherRequest {
   wanted: readonly number[]
   getTimeoutMs?: number
   signal?: AbortSignal
-  /** Memory to fetch a shard into; it is in the result, or not used again. */
-  buffer?: () => Uint8Array | undefined
+  /**
+   * Memory to fetch shards into. What is in the result may lie there; from the moment that it is there, or the failure is
+   * known, nothing more is written to any of it.
+   */
+  buffer?: (byteLength: number) => Uint8Array | undefined
   /** Hears what became of each request; `ok` means: verified. */
   observe?: (shard: ShardToFetch, provider: string, outcome: PeerOutcome) => void
 }
@@ -213,7 +216,7 @@ class Gather {
         clock,
         this.#request.getTimeoutMs ?? defaultGetTimeoutMs,
         this.#stop.signal,
-        (inner) => client.getShard(target, shard.cid, inner, this.#request.buffer?.())
+        (inner) => client.getShard(target, shard.cid, inner, this.#request.buffer?.(shard.bytes))
       )
       const elapsedMs = clock.now() - startedAt
       if (!matchesCid(shard.cid, bytes)) {

@@ -1,25 +1,34 @@
-import { createDecipheriv } from 'node:crypto'
+import { createDecipheriv, createHash } from 'node:crypto'
 import fc from 'fast-check'
 import { afterAll, describe, expect, it } from 'vitest'
+import { MiB } from '../../src/base/limits.ts'
 import { systemRandom } from '../../src/base/system.ts'
+import { blake3 } from '../../src/content/blake3.ts'
 import { createWasmCoder } from '../../src/erasure/wasm-coder.ts'
+import type { Slab } from '../../src/object/arena.ts'
 import { cipherAt } from '../../src/object/cipher.ts'
+import { createCodingMemory } from '../../src/object/coding-memory.ts'
 import { seal, unseal } from '../../src/object/keys.ts'
 import { createSyncCodec, type SegmentCodec, shardBytesFor, storedShardBytes } from '../../src/object/segment-codec.ts'
 import { createWorkerCodec } from '../../src/object/worker-codec.ts'
 
 const key = Uint8Array.from({ length: 32 }, (_, i) => i)
 const nonce = Uint8Array.from([9, 8, 7, 6, 5, 4, 3, 2])
-const worker = createWorkerCodec(1)
+const memory = createCodingMemory({ writeBytes: 4 * MiB, readBytes: MiB }, 1)
+const worker = createWorkerCodec(memory)
 afterAll(() => worker.close())
 
 const bytesOf = (length: number, seed: number): Uint8Array =>
   Uint8Array.from({ length }, (_, i) => (i * 131 + seed * 29 + (i >> 8)) & 255)
 
-describe.each<[string, SegmentCodec]>([
-  ['on the calling thread', createSyncCodec(createWasmCoder())],
-  ['on worker threads', worker]
-])('the segment codec %s', (_name, codec) => {
+const onHeap = (bytes: number): Slab => ({ bytes: new Uint8Array(bytes), release: () => {} })
+const inArena = (bytes: number): Slab => memory.writes.tryTake(bytes)!
+
+describe.each<[string, SegmentCodec, (bytes: number) => Slab]>([
+  ['on the calling thread', createSyncCodec(createWasmCoder()), onHeap],
+  ['on worker threads, copying', worker, onHeap],
+  ['on worker threads, in place', worker, inArena]
+])('the segment codec %s', (_name, codec, slab) => {
   it('gives back every byte from any k shards', async () => {
     await fc.assert(
       fc.asyncProperty(
@@ -31,9 +40,13 @@ describe.each<[string, SegmentCodec]>([
           const code = { k, m }
           const plain = bytesOf(length, seed)
           // A recycled buffer: what is in it from before must not matter.
-          const buffer = new Uint8Array(shardBytesFor(length, code) * (k + m) + (seed % 50)).fill(0xee)
+          const { bytes: buffer, release } = slab(shardBytesFor(length, code) * (k + m) + (seed % 50))
+          buffer.fill(0xee)
           buffer.set(plain)
-          const { shards } = await codec.encode({ buffer, length, code, cipher: { key, nonce } })
+          const { shards, digests } = await codec.encode({ buffer, length, code, cipher: { key, nonce } })
+          expect(digests.map((digest) => Buffer.from(digest).toString('hex'))).toEqual(
+            shards.map((shard) => Buffer.from(blake3(shard)).toString('hex'))
+          )
           expect(shards.map((s) => s.length)).toEqual(
             Array.from({ length: k + m }, (_, i) => storedShardBytes(length, code, i))
           )
@@ -44,10 +57,51 @@ describe.each<[string, SegmentCodec]>([
           const coded = Buffer.concat(restored)
           expect(coded.length).toBe(length)
           expect(Buffer.compare(cipherAt({ key, nonce }, 0)(coded), plain)).toBe(0)
+          release()
         }
       ),
       { numRuns: 40 }
     )
+    expect(memory.writes.freeBytes).toBe(memory.writes.capacity)
+  })
+
+  it('hashes what comes a segment at a time', async () => {
+    const [one, other] = [codec.startDigest(), codec.startDigest()]
+    const dropped = codec.startDigest()
+    const expected = createHash('md5')
+    for (const [i, length] of [0, 1, 70_000, 5].entries()) {
+      const { bytes, release } = slab(length)
+      bytes.set(bytesOf(length, i))
+      expected.update(bytes)
+      await Promise.all([one.update(bytes), other.update(bytesOf(3, i)), dropped.update(bytes)])
+      release()
+    }
+    dropped.drop()
+    expect(Buffer.compare(await one.digest(), expected.digest())).toBe(0)
+    const others = Buffer.concat([0, 1, 2, 3].map((i) => bytesOf(3, i)))
+    expect(Buffer.compare(await other.digest(), createHash('md5').update(others).digest())).toBe(0)
+    one.drop()
+  })
+
+  it('decrypts in place, from anywhere', async () => {
+    if (slab === onHeap && codec === worker) {
+      const lost = codec.decrypt({ pieces: [bytesOf(3, 1)], cipher: { key, nonce }, offset: 0 })
+      return expect(lost).rejects.toMatchObject({ code: 'INTERNAL' })
+    }
+    const plain = bytesOf(60_000, 7)
+    const coded = cipherAt({ key, nonce }, 0)(plain)
+    for (const [from, cut, to] of [
+      [0, 20_000, 60_000],
+      [17, 18, 50_001]
+    ] as const) {
+      const pieces = [coded.subarray(from, cut), coded.subarray(cut, to)].map((bytes) => {
+        const place = slab(bytes.length).bytes
+        place.set(bytes)
+        return place
+      })
+      await codec.decrypt({ pieces, cipher: { key, nonce }, offset: from })
+      expect(Buffer.compare(Buffer.concat(pieces), plain.subarray(from, to))).toBe(0)
+    }
   })
 })
 

@@ -320,3 +320,57 @@ describe('copies and multipart uploads', () => {
     ).rejects.toMatchObject({ code: 'PART_TOO_SMALL' })
   })
 })
+
+describe('clients that are slow', () => {
+  /** Sends most of its bytes, then nothing until told. */
+  async function* stalling(bytes: Uint8Array, goOn: Promise<void>): AsyncGenerator<Uint8Array> {
+    yield* chunksOf(bytes.subarray(0, -10), 1000)
+    await goOn
+    yield bytes.subarray(-10)
+  }
+
+  it('and send do not keep others from sending; what they sent in the end is there', async () => {
+    const net = await network(12, { ...small, intakeBytes: 12 * kib })
+    const { promise: goOn, resolve: send } = Promise.withResolvers<void>()
+    // As many as the memory for segments bears, each in the middle of one.
+    const slow = [1, 2].map((seed) => {
+      const bytes = bytesOf(5 * kib, seed)
+      const body = { bytes: stalling(bytes, goOn), size: bytes.length }
+      return { bytes, put: put(net, `slow-${seed}`, bytes, { body }) }
+    })
+    await new Promise(setImmediate)
+    for (let i = 0; i < 5; i++) await put(net, `fast-${i}`, bytesOf(30_000, 10 + i))
+    send()
+    for (const [i, { bytes, put }] of slow.entries()) {
+      await put
+      expect(Buffer.compare(await get(net, `slow-${i + 1}`), bytes)).toBe(0)
+      const { segments } = await net.store.health('b', `slow-${i + 1}`)
+      expect(segments.length).toBeGreaterThanOrEqual(1)
+    }
+    for (let i = 0; i < 5; i++) expect(Buffer.compare(await get(net, `fast-${i}`), bytesOf(30_000, 10 + i))).toBe(0)
+  })
+
+  it('and read do not keep others from reading; they get the rest when they go on', async () => {
+    const sizes = { writeBytes: 40 * 1024 * kib, readBytes: 8 * kib * 64 }
+    const shardBytesMax = 64 * kib
+    const net = await startLocalNetwork(12, { shardBytesMax }, sizes)
+    await net.store.createBucket('b', me)
+    const bytes = bytesOf(1_000_000)
+    await put(net, 'k', bytes)
+    const slow = await Promise.all(
+      Array.from({ length: 4 }, async () => {
+        const opened = await net.store.openObject('b', 'k')
+        const chunks = opened.read(0, bytes.length)[Symbol.asyncIterator]()
+        const first = await chunks.next()
+        return { opened, chunks, received: [new Uint8Array(first.value!)] }
+      })
+    )
+    for (let i = 0; i < 3; i++) expect(Buffer.compare(await get(net, 'k'), bytes)).toBe(0)
+    for (const { opened, chunks, received } of slow) {
+      for (let next = await chunks.next(); next.done !== true; next = await chunks.next())
+        received.push(new Uint8Array(next.value))
+      opened.close()
+      expect(Buffer.compare(Buffer.concat(received), bytes)).toBe(0)
+    }
+  })
+})

@@ -11,6 +11,7 @@ import { systemClock, systemRandom } from '../../src/base/system.ts'
 import { createWasmCoder } from '../../src/erasure/wasm-coder.ts'
 import type { MetadataIndex } from '../../src/metadata/index-store.ts'
 import { openSqliteIndex } from '../../src/metadata/sqlite.ts'
+import { type ArenaSizes, createArenas } from '../../src/object/coding-memory.ts'
 import { createSyncCodec } from '../../src/object/segment-codec.ts'
 import { createObjectStore, type NetworkObjectStore, type ObjectStoreInit } from '../../src/object/store.ts'
 import { MemoryLeaseStore } from '../../src/provider/memory-lease-store.ts'
@@ -41,7 +42,11 @@ export interface LocalNetwork {
 
 const owner = 'gateway'
 
-export async function startLocalNetwork(count: number, init: ObjectStoreInit = {}): Promise<LocalNetwork> {
+export async function startLocalNetwork(
+  count: number,
+  init: ObjectStoreInit = {},
+  arenaSizes: ArenaSizes = { writeBytes: 40 * MiB, readBytes: 40 * MiB }
+): Promise<LocalNetwork> {
   const providers = Array.from({ length: count }, (_, i): LocalProvider => {
     const peerId = `provider-${i}`
     const shards = new MemoryShardStore()
@@ -97,7 +102,12 @@ export async function startLocalNetwork(count: number, init: ObjectStoreInit = {
   const guard = new LeaseGuard()
   const components = { index, client, peers, codec, guard, clock: systemClock, random: systemRandom, log: silentLog }
   const store = createObjectStore(
-    { ...components, masterKey: systemRandom.bytes(32), networkKnown: async () => {} },
+    {
+      ...components,
+      arenas: createArenas(arenaSizes),
+      masterKey: systemRandom.bytes(32),
+      networkKnown: async () => {}
+    },
     init
   )
   const completer = new Completer({
@@ -127,6 +137,6 @@ export async function* chunksOf(bytes: Uint8Array, chunkBytes = 64 * 1024): Asyn
 
 export async function collect(source: AsyncIterable<Uint8Array>): Promise<Uint8Array> {
   const chunks: Uint8Array[] = []
-  for await (const chunk of source) chunks.push(chunk)
+  for await (const chunk of source) chunks.push(new Uint8Array(chunk)) // each is valid until the next
   return Buffer.concat(chunks)
 }
