@@ -76,6 +76,8 @@ interface Entry {
   /** Not asked again before this, while offline or contained. */
   retryAt: number
   failuresInARow: number
+  /** When the first of them was. */
+  failingSince: number
   latencyMs: number | null
   latencyDeviationMs: number
   outcomes: Record<RequestOutcome, number>
@@ -84,6 +86,9 @@ interface Entry {
 
 const firstRetryMs = 2 * secondMs
 const retryMaxMs = 5 * minuteMs
+/** Whoever comes back is to be known soon: asked again after a twentieth of its absence, and at least this often at first. */
+const retryAbsenceShare = 1 / 20
+const retryRecentMaxMs = 20 * secondMs
 const offersAtOnce = 16
 
 export function outcomeOf(error: unknown): RequestOutcome {
@@ -223,6 +228,7 @@ export class ProviderDirectory {
       lastSeenAt: 0,
       retryAt: 0,
       failuresInARow: 0,
+      failingSince: 0,
       latencyMs: null,
       latencyDeviationMs: 0,
       outcomes: noOutcomes(),
@@ -283,9 +289,11 @@ export class ProviderDirectory {
   #fail(entry: Entry, state: 'offline' | 'contained'): void {
     // All requests under way fail together when a provider goes: that is one failure, and no reason to wait for longer.
     if (entry.state === state && this.#components.clock.now() < entry.retryAt) return
-    entry.failuresInARow++
-    const backoffMs = Math.min(retryMaxMs, firstRetryMs * 2 ** Math.min(entry.failuresInARow - 1, 16))
-    entry.retryAt = this.#components.clock.now() + backoffMs * (0.75 + this.#components.random.next() / 2)
+    const now = this.#components.clock.now()
+    if (entry.failuresInARow++ === 0) entry.failingSince = now
+    const mostMs = Math.min(retryMaxMs, Math.max(retryRecentMaxMs, (now - entry.failingSince) * retryAbsenceShare))
+    const backoffMs = Math.min(mostMs, firstRetryMs * 2 ** Math.min(entry.failuresInARow - 1, 16))
+    entry.retryAt = now + backoffMs * (0.75 + this.#components.random.next() / 2)
     this.#change(entry, state)
   }
 

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { HoldfastError } from '../../src/base/errors.ts'
+import { dayMs, hourMs, minuteMs, secondMs } from '../../src/base/limits.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { systemRandom } from '../../src/base/system.ts'
 import { domainLabels, ProviderDirectory, type ProviderTarget } from '../../src/discovery/directory.ts'
@@ -68,6 +69,32 @@ const alive = (more: Partial<FakeProvider> = {}): FakeProvider => ({
 })
 
 describe('the provider directory', () => {
+  it.each([
+    ['ten minutes', 10 * minuteMs, 30 * secondMs],
+    ['an hour', hourMs, 4 * minuteMs],
+    ['a month', 30 * dayMs, 7 * minuteMs]
+  ])('knows soon who comes back after %s, and does not keep asking whoever does not', async (_what, goneMs, soonMs) => {
+    const providers = { a: alive() }
+    const { directory, time, asked } = world(providers)
+    await directory.refresh()
+    providers.a.isAlive = false
+    const round = async (): Promise<void> => {
+      time.now += 10 * secondMs
+      await directory.refresh()
+    }
+    asked.length = 0
+    for (let at = 0; at < goneMs; at += Math.max(10 * secondMs, goneMs / 5000)) {
+      time.now += Math.max(0, goneMs / 5000 - 10 * secondMs)
+      await round()
+    }
+    expect(directory.state('a')).toBe('offline')
+    expect(asked.length).toBeLessThan(2 * Math.max(40, goneMs / (3 * minuteMs)))
+    providers.a.isAlive = true
+    const backAt = time.now
+    while (directory.state('a') === 'offline') await round()
+    expect(time.now - backAt).toBeLessThanOrEqual(soonMs + 10 * secondMs)
+  })
+
   it('offers for new shards those that answered with an offer, take shards and have room', async () => {
     const { directory, ids } = world({
       a: alive(),

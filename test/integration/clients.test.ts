@@ -109,8 +109,7 @@ describe.each([12])('a network of %i providers', (count) => {
   })
 
   describe.each(names)('%s', (name) => {
-    // Passes when the machine is quiet and not always when it is busy: only where there is time for it.
-    const it = test.skipIf(isMissing(name) || !isSoak)
+    const it = test.skipIf(isMissing(name))
 
     it(`${m / 2} providers are killed during an upload`, { timeout }, async () => {
       await network.restore()
