@@ -11,8 +11,8 @@ import { forEachLimit } from '../src/base/concurrency.ts'
 import { writeFileDurably } from '../src/base/durable-file.ts'
 import { MiB } from '../src/base/limits.ts'
 import { blake3, blake3Implementation } from '../src/content/blake3.ts'
+import { createCoder } from '../src/erasure/coder.ts'
 import { type Code, parseCode } from '../src/erasure/erasure-coder.ts'
-import { createWasmCoder } from '../src/erasure/wasm-coder.ts'
 import { cipherAt } from '../src/object/cipher.ts'
 import { codeFor } from '../src/placement/place.ts'
 import { seededBytes } from './data.ts'
@@ -79,8 +79,7 @@ export async function measureLimits(context: BenchContext): Promise<Outcome> {
     }),
     await cipherRow({ seed, buffers, sampling, signal }),
     await encodeRow({
-      coder: createWasmCoder(),
-      coderName: 'reed-solomon-erasure, WASM',
+      coder: createCoder(),
       code: codeInUse(context),
       seed,
       segments: isFull ? 8 : 1,

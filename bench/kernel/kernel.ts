@@ -2,8 +2,8 @@
 import { blake3 as nobleBlake3 } from '@noble/hashes/blake3.js'
 import { nativeBlake3, wasmBlake3 } from '../../src/content/blake3.ts'
 import type { Code } from '../../src/erasure/erasure-coder.ts'
-import { createWasmCoder } from '../../src/erasure/wasm-coder.ts'
 import { type Benchmark, samplingOf } from '../harness.ts'
+import { createNpmWasmCoder } from '../peers/npm-wasm-coder.ts'
 import type { Row } from '../result.ts'
 import { encodeRow, reconstructRow } from './erasure.ts'
 import { hashRow } from './hash.ts'
@@ -23,7 +23,7 @@ export const kernel: Benchmark = {
     const buffers = scale === 'full' ? 64 : 4
     const sampling = samplingOf(scale)
     const rows: Row[] = []
-    const coder = createWasmCoder()
+    const coder = createNpmWasmCoder()
     for (const code of codes) {
       progress(`kernel: Reed-Solomon ${code.k}+${code.m}`)
       const init = { coder, coderName: 'reed-solomon-erasure, WASM', code, seed, segments, sampling, signal }

@@ -1,7 +1,7 @@
 /** The thread behind `worker-codec.ts`: one coder, one job at a time. */
 import { parentPort } from 'node:worker_threads'
 import { type ErrorCode, HoldfastError, messageOf } from '../base/errors.ts'
-import { createWasmCoder } from '../erasure/wasm-coder.ts'
+import { createCoder } from '../erasure/coder.ts'
 import {
   type EncodedSegment,
   type EncodeJob,
@@ -21,7 +21,7 @@ export type WorkerAnswer =
 
 if (parentPort !== null) {
   const port = parentPort
-  const coder = createWasmCoder()
+  const coder = createCoder()
   port.on('message', (request: WorkerRequest) => {
     try {
       if (request.kind === 'encode') {

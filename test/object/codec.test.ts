@@ -2,7 +2,7 @@ import { createDecipheriv } from 'node:crypto'
 import fc from 'fast-check'
 import { afterAll, describe, expect, it } from 'vitest'
 import { systemRandom } from '../../src/base/system.ts'
-import { createWasmCoder } from '../../src/erasure/wasm-coder.ts'
+import { createCoder } from '../../src/erasure/coder.ts'
 import { cipherAt } from '../../src/object/cipher.ts'
 import { seal, unseal } from '../../src/object/keys.ts'
 import { createSyncCodec, type SegmentCodec, shardBytesFor, storedShardBytes } from '../../src/object/segment-codec.ts'
@@ -17,7 +17,7 @@ const bytesOf = (length: number, seed: number): Uint8Array =>
   Uint8Array.from({ length }, (_, i) => (i * 131 + seed * 29 + (i >> 8)) & 255)
 
 describe.each<[string, SegmentCodec]>([
-  ['on the calling thread', createSyncCodec(createWasmCoder())],
+  ['on the calling thread', createSyncCodec(createCoder())],
   ['on worker threads', worker]
 ])('the segment codec %s', (_name, codec) => {
   it('gives back every byte from any k shards', async () => {
