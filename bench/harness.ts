@@ -19,6 +19,8 @@ export interface BenchContext {
   code?: string
   /** Node executables to run the network with; absent: the one that runs this. */
   runtimes: readonly string[]
+  /** A directory with peers that the project does not depend on in its `node_modules`. */
+  peers?: string
   /** Says what is being done, for people. */
   progress: (line: string) => void
   signal: AbortSignal
@@ -69,6 +71,23 @@ export async function measureRow<F extends string>({
   signal
 }: RowSpec<F>): Promise<Row> {
   return { id, label, figures: figuresOf(units, await collect(sampling, take, signal)) }
+}
+
+/** Several rows side by side: a sample of each in turn, so that what else goes on falls on all alike. */
+export async function measureRows<F extends string>(specs: ReadonlyArray<RowSpec<F>>): Promise<Row[]> {
+  const taken = specs.map((): Record<F, number>[] => [])
+  const rounds = Math.max(0, ...specs.map(({ sampling }) => sampling.warmups + sampling.samples))
+  for (let round = 0; round < rounds; round++) {
+    for (const [i, { take, signal }] of specs.entries()) {
+      signal.throwIfAborted()
+      taken[i]!.push(await take())
+    }
+  }
+  return specs.map(({ id, label, units, sampling }, i) => ({
+    id,
+    label,
+    figures: figuresOf(units, taken[i]!.slice(sampling.warmups))
+  }))
 }
 
 /** What `take` gives, time after time, without the warm-ups. */

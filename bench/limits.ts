@@ -11,10 +11,10 @@ import { forEachLimit } from '../src/base/concurrency.ts'
 import { writeFileDurably } from '../src/base/durable-file.ts'
 import { MiB } from '../src/base/limits.ts'
 import { blake3, blake3Implementation } from '../src/content/blake3.ts'
-import { type Code, parseCode } from '../src/erasure/erasure-coder.ts'
-import { createWasmCoder } from '../src/erasure/wasm-coder.ts'
+import { type Code, formatCode, parseCode } from '../src/erasure/erasure-coder.ts'
 import { cipherAt } from '../src/object/cipher.ts'
 import { codeFor } from '../src/placement/place.ts'
+import { simdLevel } from '../src/wasm/assembler.ts'
 import { seededBytes } from './data.ts'
 import {
   type BenchContext,
@@ -27,7 +27,8 @@ import {
   samplingOf,
   timed
 } from './harness.ts'
-import { encodeRow } from './kernel/erasure.ts'
+import { stagedContender } from './kernel/contenders.ts'
+import { encodeRows } from './kernel/erasure.ts'
 import { hashRow } from './kernel/hash.ts'
 import { loopbackTls } from './limits/loopback-tls.ts'
 import type { Row } from './result.ts'
@@ -78,15 +79,7 @@ export async function measureLimits(context: BenchContext): Promise<Outcome> {
       oracle: (bytes) => sha256.init().update(bytes).digest('binary')
     }),
     await cipherRow({ seed, buffers, sampling, signal }),
-    await encodeRow({
-      coder: createWasmCoder(),
-      coderName: 'reed-solomon-erasure, WASM',
-      code: codeInUse(context),
-      seed,
-      segments: isFull ? 8 : 1,
-      sampling,
-      signal
-    }),
+    await encodeRow(context),
     ...(await durableWriteRows({ directory, seed, files, sampling, signal }))
   ]
   return {
@@ -97,6 +90,17 @@ export async function measureLimits(context: BenchContext): Promise<Outcome> {
     ],
     rows
   }
+}
+
+/** Coding as the gateway does it. */
+async function encodeRow(context: BenchContext): Promise<Row> {
+  const { scale, seed, signal } = context
+  const code = codeInUse(context)
+  const contenders = [stagedContender(simdLevel)]
+  const sampleBytes = (scale === 'full' ? 8 : 1) * code.k * MiB
+  const sampling = samplingOf(scale)
+  const [row] = await encodeRows({ contenders, code, shardBytes: MiB, seed, sampleBytes, sampling, signal })
+  return { ...row!, id: `encode-${formatCode(code)}` }
 }
 
 type RowContext = Pick<Parameters<typeof hashRow>[0], 'seed' | 'buffers' | 'sampling' | 'signal'>

@@ -33,6 +33,7 @@ Without options every benchmark runs at smoke size, in a few minutes: it shows t
   --providers N     providers of the network (default: 12)
   --code K+M        code of the network (default: by the number of providers)
   --runtime PATH    Node to run the network with (default: this one); several for --only runtimes
+  --peers DIR       directory whose node_modules has peers that the project does not depend on (@ronomon/reed-solomon)
   --seed N          of the data (default: 1)
 
 Exit codes: 0 done, 1 a benchmark failed (a wrong answer counts as such), 2 wrong options, 130 interrupted.`
@@ -45,6 +46,7 @@ interface Options {
   providers?: number
   code?: string
   runtimes: readonly string[]
+  peers?: string
   seed: number
 }
 
@@ -82,6 +84,7 @@ function parseOptions(args: string[]): Options | 'help' {
     providers: values.providers === undefined ? undefined : integer(values.providers, 'providers', 3),
     code: values.code,
     runtimes: runtimePaths,
+    peers: values.peers,
     seed: values.seed === undefined ? 1 : integer(values.seed, 'seed', 0)
   }
 }
@@ -98,6 +101,7 @@ const parse = (args: string[]) =>
       providers: { type: 'string' },
       code: { type: 'string' },
       runtime: { type: 'string', multiple: true },
+      peers: { type: 'string' },
       seed: { type: 'string' }
     }
   })
@@ -112,7 +116,7 @@ async function main(args: string[]): Promise<number> {
   const onSignal = (): void => interrupted.abort(new Error('interrupted'))
   process.once('SIGINT', onSignal)
   process.once('SIGTERM', onSignal)
-  const { scale, chosen, out, parent, providers, code, seed } = options
+  const { scale, chosen, out, parent, providers, code, peers, seed } = options
   const progress = (line: string): void => void process.stderr.write(`${line}\n`)
   try {
     for (const benchmark of chosen) {
@@ -124,6 +128,7 @@ async function main(args: string[]): Promise<number> {
         providers,
         code,
         runtimes: options.runtimes,
+        peers,
         progress,
         signal
       })

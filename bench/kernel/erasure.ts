@@ -1,86 +1,82 @@
-/** The coding kernel, alone, on one thread: segments of `k` data shards of 1 MiB. Rates count the data, not the parity. */
-import { MiB } from '../../src/base/limits.ts'
-import { type Code, type ErasureCoder, formatCode } from '../../src/erasure/erasure-coder.ts'
-import { seededBytes } from '../data.ts'
-import { expectSame, measureRow, ratesOf, rateUnits, type Sampling, timed } from '../harness.ts'
-import type { Row } from '../result.ts'
+/** The coding kernel, alone, on one thread, side by side with its peers. Rates count the data, not the parity. */
 
-export interface CoderRowInit {
-  coder: ErasureCoder
-  /** Name of the coder, for the label. */
-  coderName: string
+import { type Code, formatCode } from '../../src/erasure/erasure-coder.ts'
+import { seededBytes } from '../data.ts'
+import { measureRows, ratesOf, rateUnits, type Sampling } from '../harness.ts'
+import { createNpmWasmCoder } from '../peers/npm-wasm-coder.ts'
+import type { Row } from '../result.ts'
+import type { Contender, Job, Segment, Workspace } from './contender.ts'
+
+export interface ErasureRowsInit {
+  contenders: readonly Contender[]
   code: Code
+  shardBytes: number
   seed: number
-  segments: number
+  /** Data of one sample, at least: a segment is coded as often as that takes. */
+  sampleBytes: number
   sampling: Sampling
   signal: AbortSignal
 }
 
-/** A segment as it has to come out: encoded, and shown to be so by taking its data back from its parity. */
-function encodedSegment({ coder, code, seed }: CoderRowInit, index: number): Uint8Array {
-  const segment = new Uint8Array((code.k + code.m) * MiB)
-  segment.set(seededBytes(seed + index, code.k * MiB))
-  coder.encode(segment, code)
-  const { lost, present } = lossOf(code, code.m)
-  const damaged = damage(segment, lost)
-  coder.reconstruct(damaged, code, present, lost)
-  expectSame(damaged, segment, `${formatCode(code)}: the data does not come back from its parity`)
-  return segment
+export function encodedByOracle({ code, shardBytes, seed }: Omit<ErasureRowsInit, 'contenders'>): Segment {
+  const whole = new Uint8Array((code.k + code.m) * shardBytes)
+  whole.set(seededBytes(seed, code.k * shardBytes))
+  createNpmWasmCoder().encode(whole, code)
+  return { code, shardBytes, whole }
 }
+
+const encodeJob = ({ k, m }: Code): Job => ({ kind: 'encode', lost: Array.from({ length: m }, (_, i) => k + i) })
 
 /** The first `count` shards gone: data as far as there is. */
-function lossOf({ k, m }: Code, count: number): { lost: number[]; present: boolean[] } {
-  return {
-    lost: Array.from({ length: count }, (_, i) => i),
-    present: Array.from({ length: k + m }, (_, i) => i >= count)
+const reconstructJob = (count: number): Job => ({
+  kind: 'reconstruct',
+  lost: Array.from({ length: count }, (_, i) => i)
+})
+
+/** One row a contender. */
+export async function encodeRows(init: ErasureRowsInit): Promise<Row[]> {
+  return await sideBySide(init, [encodeJob(init.code)])
+}
+
+/** Encoding, and restoring one shard, half of what may be lost, and all of it: for each a row a contender. */
+export async function erasureRows(init: ErasureRowsInit): Promise<Row[]> {
+  const { m } = init.code
+  const losses = [...new Set([1, m >> 1, m])].filter((count) => count > 0)
+  return await sideBySide(init, [encodeJob(init.code), ...losses.map(reconstructJob)])
+}
+
+/** One sample of each contender in turn, so that what else the machine does falls on all alike. */
+async function sideBySide(init: ErasureRowsInit, jobs: readonly Job[]): Promise<Row[]> {
+  const { contenders, code, shardBytes, sampleBytes, sampling, signal } = init
+  const segment = encodedByOracle(init)
+  const opened: { contender: Contender; workspace: Workspace }[] = []
+  const rows: Row[] = []
+  try {
+    for (const contender of contenders) {
+      const workspace = await contender.open(segment)
+      if (workspace !== undefined) opened.push({ contender, workspace })
+    }
+    const dataBytes = code.k * shardBytes
+    const repeats = Math.ceil(sampleBytes / dataBytes)
+    for (const job of jobs) {
+      const specs = opened.map(({ contender, workspace }) => ({
+        ...rowName(job, code, contender),
+        units: rateUnits,
+        sampling,
+        signal,
+        take: async () => ratesOf(repeats * dataBytes, await workspace.take(job, repeats))
+      }))
+      rows.push(...(await measureRows(specs)))
+    }
+  } finally {
+    for (const { workspace } of opened) await workspace.close?.()
   }
+  return rows
 }
 
-function damage(segment: Uint8Array, lost: readonly number[]): Uint8Array {
-  const damaged = segment.slice()
-  for (const index of lost) damaged.fill(0, index * MiB, (index + 1) * MiB)
-  return damaged
-}
-
-export async function encodeRow(init: CoderRowInit): Promise<Row> {
-  const { coder, coderName, code, sampling, signal } = init
-  const expected = Array.from({ length: init.segments }, (_, i) => encodedSegment(init, i))
-  const buffers = expected.map((segment) => segment.slice())
-  return await measureRow({
-    id: `encode-${formatCode(code)}`,
-    label: `RS encode ${formatCode(code)} (${coderName})`,
-    units: rateUnits,
-    sampling,
-    signal,
-    take: async () => {
-      for (const buffer of buffers) buffer.fill(0, code.k * MiB) // so that the parity of the last sample can't pass
-      const cost = await timed(
-        () => buffers.forEach((buffer) => void coder.encode(buffer, code)),
-        () => buffers.forEach((buffer, i) => void expectSame(buffer, expected[i]!, `parity of ${formatCode(code)}`))
-      )
-      return ratesOf(buffers.length * code.k * MiB, cost)
-    }
-  })
-}
-
-/** Restores the first `lostShards` of each segment. */
-export async function reconstructRow(init: CoderRowInit & { lostShards: number }): Promise<Row> {
-  const { coder, coderName, code, lostShards, sampling, signal } = init
-  const expected = Array.from({ length: init.segments }, (_, i) => encodedSegment(init, i))
-  const { lost, present } = lossOf(code, lostShards)
-  return await measureRow({
-    id: `reconstruct-${formatCode(code)}-${lostShards}`,
-    label: `RS reconstruct ${formatCode(code)}, ${lostShards} lost (${coderName})`,
-    units: rateUnits,
-    sampling,
-    signal,
-    take: async () => {
-      const buffers = expected.map((segment) => damage(segment, lost))
-      const cost = await timed(
-        () => buffers.forEach((buffer) => void coder.reconstruct(buffer, code, present, lost)),
-        () => buffers.forEach((buffer, i) => void expectSame(buffer, expected[i]!, `shards of ${formatCode(code)}`))
-      )
-      return ratesOf(buffers.length * code.k * MiB, cost)
-    }
-  })
+function rowName({ kind, lost }: Job, code: Code, { id, name }: Contender): Pick<Row, 'id' | 'label'> {
+  const text = formatCode(code)
+  return kind === 'encode'
+    ? { id: `encode-${text}-${id}`, label: `RS encode ${text} (${name})` }
+    : { id: `reconstruct-${text}-${lost.length}-${id}`, label: `RS reconstruct ${text}, ${lost.length} lost (${name})` }
 }

@@ -13,10 +13,14 @@ export interface Code {
 }
 
 export interface ErasureCoder {
+  /** What does the work, in words. */
+  readonly name: string
   /** Fills the `m` parity shards from the `k` data shards, in place. */
   encode: (shards: Uint8Array, code: Code) => void
   /** Restores the shards named in `wanted` (data or parity) in place, from any `k` marked `present`. */
   reconstruct: (shards: Uint8Array, code: Code, present: readonly boolean[], wanted: readonly number[]) => void
+  /** Whether the parity shards are those of the data shards. Changes nothing. */
+  verify: (shards: Uint8Array, code: Code) => boolean
 }
 
 /** @throws HoldfastError `BAD_INPUT` unless `k >= 1`, `m >= 0` and `k + m <= 256` */

@@ -2,8 +2,8 @@
 import { createHash, type Hash } from 'node:crypto'
 import { parentPort, workerData } from 'node:worker_threads'
 import { type ErrorCode, HoldfastError, messageOf } from '../base/errors.ts'
+import { createCoder } from '../erasure/coder.ts'
 import type { Code } from '../erasure/erasure-coder.ts'
-import { createWasmCoder } from '../erasure/wasm-coder.ts'
 import type { WasmMemory } from '../wasm/engine.ts'
 import { applyCipher, type SegmentCipher } from './cipher.ts'
 import { encodeSync, reconstructSync } from './segment-codec.ts'
@@ -45,8 +45,8 @@ export interface Envelope<T> {
 
 if (parentPort !== null) {
   const port = parentPort
-  const { memory } = workerData as WorkerSetup
-  const coder = createWasmCoder()
+  const { memory, scratch } = workerData as WorkerSetup
+  const coder = createCoder({ memory, scratch })
   const digests = new Map<number, Hash>()
   const at = (place: Place): Uint8Array =>
     place instanceof Uint8Array ? place : new Uint8Array(memory.buffer, place.address, place.length)

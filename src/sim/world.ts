@@ -8,8 +8,8 @@ import { dayMs, hourMs, limits, minuteMs, secondMs } from '../base/limits.ts'
 import { silentLog } from '../base/log.ts'
 import { type CID, shardCid } from '../content/cid.ts'
 import { readManifest } from '../content/manifest.ts'
+import { createCoder } from '../erasure/coder.ts'
 import type { Code } from '../erasure/erasure-coder.ts'
-import { createWasmCoder } from '../erasure/wasm-coder.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
 import { openSqliteIndex } from '../metadata/sqlite.ts'
 import { createSyncCodec, type SegmentCodec } from '../object/segment-codec.ts'
@@ -433,7 +433,7 @@ export class World {
 
   /** The real codec; the ground truth hears which shards belong together. */
   #observedCodec(): SegmentCodec {
-    const codec = createSyncCodec(createWasmCoder())
+    const codec = createSyncCodec(createCoder())
     return {
       ...codec,
       encode: async (job) => {

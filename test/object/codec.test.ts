@@ -4,7 +4,7 @@ import { afterAll, describe, expect, it } from 'vitest'
 import { MiB } from '../../src/base/limits.ts'
 import { systemRandom } from '../../src/base/system.ts'
 import { blake3 } from '../../src/content/blake3.ts'
-import { createWasmCoder } from '../../src/erasure/wasm-coder.ts'
+import { createCoder } from '../../src/erasure/coder.ts'
 import type { Slab } from '../../src/object/arena.ts'
 import { cipherAt } from '../../src/object/cipher.ts'
 import { createCodingMemory } from '../../src/object/coding-memory.ts'
@@ -25,7 +25,7 @@ const onHeap = (bytes: number): Slab => ({ bytes: new Uint8Array(bytes), release
 const inArena = (bytes: number): Slab => memory.writes.tryTake(bytes)!
 
 describe.each<[string, SegmentCodec, (bytes: number) => Slab]>([
-  ['on the calling thread', createSyncCodec(createWasmCoder()), onHeap],
+  ['on the calling thread', createSyncCodec(createCoder()), onHeap],
   ['on worker threads, copying', worker, onHeap],
   ['on worker threads, in place', worker, inArena]
 ])('the segment codec %s', (_name, codec, slab) => {

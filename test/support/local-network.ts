@@ -8,7 +8,7 @@ import { HoldfastError } from '../../src/base/errors.ts'
 import { MiB } from '../../src/base/limits.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { systemClock, systemRandom } from '../../src/base/system.ts'
-import { createWasmCoder } from '../../src/erasure/wasm-coder.ts'
+import { createCoder } from '../../src/erasure/coder.ts'
 import type { MetadataIndex } from '../../src/metadata/index-store.ts'
 import { openSqliteIndex } from '../../src/metadata/sqlite.ts'
 import { type ArenaSizes, createArenas } from '../../src/object/coding-memory.ts'
@@ -98,7 +98,7 @@ export async function startLocalNetwork(
     report: () => {}
   }
   const index = await openSqliteIndex(':memory:')
-  const codec = createSyncCodec(createWasmCoder())
+  const codec = createSyncCodec(createCoder())
   const guard = new LeaseGuard()
   const components = { index, client, peers, codec, guard, clock: systemClock, random: systemRandom, log: silentLog }
   const store = createObjectStore(
