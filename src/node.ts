@@ -82,6 +82,8 @@ export interface RunningGateway {
 /** A search that knows of fewer peers would end before it has found all providers. */
 const lookupPeersMax = 1000
 /** Bytes that rebuilding shards may hold beside what requests do. */
+/** With the default codes: four segments coming in, two to three being coded and sent, four being read. */
+const memorySizes = { intakeBytes: 24 * MiB, writeBytes: 40 * MiB, readBytes: 40 * MiB }
 const repairMemoryBytes = 32 * MiB
 /** How long the end waits for what goes on after answers were given. */
 const settleMsMax = 3 * secondMs
@@ -155,7 +157,7 @@ async function start(
   )
 
   const threads = Math.max(1, Math.min(4, availableParallelism() - 1))
-  const codingMemory = createCodingMemory({ writeBytes: 40 * MiB, readBytes: 40 * MiB }, threads)
+  const codingMemory = createCodingMemory(memorySizes, threads)
   const codec = createWorkerCodec(codingMemory)
   onStop(() => codec.close())
   const guard = new LeaseGuard()

@@ -3,6 +3,8 @@ import { createMemory, pageBytes, type WasmMemory } from '../wasm/engine.ts'
 import { Arena } from './arena.ts'
 
 export interface Arenas {
+  /** What clients have sent and is not being coded yet. */
+  intake: Arena
   /** Segments being coded and sent. */
   writes: Arena
   /** Shards being fetched. */
@@ -17,6 +19,7 @@ export interface CodingMemory extends Arenas {
 }
 
 export interface ArenaSizes {
+  intakeBytes: number
   writeBytes: number
   readBytes: number
 }
@@ -24,7 +27,7 @@ export interface ArenaSizes {
 const scratchBytes = 512 * 1024
 
 /** @param threads how many will code in it */
-export function createCodingMemory({ writeBytes, readBytes }: ArenaSizes, threads: number): CodingMemory {
+export function createCodingMemory({ intakeBytes, writeBytes, readBytes }: ArenaSizes, threads: number): CodingMemory {
   const scratchEnd = threads * scratchBytes
   const total = scratchEnd + writeBytes + readBytes
   const pages = Math.ceil(total / pageBytes)
@@ -32,6 +35,7 @@ export function createCodingMemory({ writeBytes, readBytes }: ArenaSizes, thread
   const memory = createMemory({ initialPages: pages, maximumPages: pages, shared: true })
   return {
     memory,
+    intake: new Arena(new ArrayBuffer(intakeBytes)),
     scratch: Array.from({ length: threads }, (_, i) => ({ address: i * scratchBytes, bytes: scratchBytes })),
     writes: new Arena(memory.buffer, scratchEnd, scratchEnd + writeBytes),
     reads: new Arena(memory.buffer, scratchEnd + writeBytes, total)
@@ -39,6 +43,7 @@ export function createCodingMemory({ writeBytes, readBytes }: ArenaSizes, thread
 }
 
 /** For a codec on the calling thread. */
-export function createArenas({ writeBytes, readBytes }: ArenaSizes): Arenas {
-  return { writes: new Arena(new ArrayBuffer(writeBytes)), reads: new Arena(new ArrayBuffer(readBytes)) }
+export function createArenas({ intakeBytes, writeBytes, readBytes }: ArenaSizes): Arenas {
+  const [intake, writes, reads] = [intakeBytes, writeBytes, readBytes].map((bytes) => new Arena(new ArrayBuffer(bytes)))
+  return { intake: intake!, writes: writes!, reads: reads! }
 }

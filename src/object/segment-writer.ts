@@ -1,6 +1,5 @@
 /**
- * From a stream of bytes to coded, durable segments. The chunks of a segment are kept as they come until it is complete,
- * then moved to a slab where worker threads hash, encrypt and code them in place, and its shards are sent from there while
+ * From a stream of bytes to coded, durable segments. The bytes of a segment are gathered until it is complete, then moved to a slab where worker threads hash, encrypt and code them in place, and its shards are sent from there while
  * the next is read. Memory is bounded by budgets that all writers share, never by an object's size.
  */
 import type { Clock } from '../base/clock.ts'
@@ -27,8 +26,9 @@ export interface WriterComponents {
   peers: Peers
   codec: SegmentCodec
   guard: LeaseGuard
-  /** Bytes that clients have sent and that are not in a slab yet. */
+  /** Bytes that clients have sent and that are not in a slab yet, and where they are kept. */
   intake: FairBudget
+  blocks: Arena
   /** Slabs of segments being coded and sent. */
   slabs: Arena
   clock: Clock
@@ -60,9 +60,8 @@ export interface WrittenSegment {
 const segmentsInFlightMax = 4
 /** A client that is too slow to fill a segment is given room for less at a time, down to this. */
 const windowBytesMin = 64 * KiB
-/** Chunks smaller than this are copied together: each on its own would cost more than its bytes. */
-const chunkBytesMin = 8 * KiB
-const gatherBytes = 64 * KiB
+/** What is taken at a time for bytes that come in. */
+const blockBytes = 256 * KiB
 /** The hash of less than this is done sooner than a worker has been asked. */
 const workerDigestBytesMin = 64 * KiB
 
@@ -133,7 +132,7 @@ export class SegmentWriter {
       await this.#drain()
       return (await this.#digest?.digest()) ?? (await syncDigest().digest())
     } finally {
-      this.#filling?.hold.release()
+      this.#filling?.release()
       this.#filling = undefined
       this.#digest?.drop()
     }
@@ -208,13 +207,13 @@ export class SegmentWriter {
   }
 
   async #open(remaining: number | undefined): Promise<OpenSegment> {
-    const { intake, slabs } = this.#components
+    const { intake, blocks, slabs } = this.#components
     const code = this.code(Math.min(this.#shardBytesMax({ k: 1, m: 0 }), remaining ?? Number.POSITIVE_INFINITY))
     // Half of the slabs' memory at most: one segment is coded while another is sent.
     const whole = code.k * this.#shardBytesMax(code, Math.floor(slabs.capacity / 2))
     const capacity = Math.max(1, Math.min(whole, this.#windowBytes, intake.capacity, remaining ?? whole))
     const hold = await intake.acquire(capacity, this.#signal)
-    const segment = new OpenSegment(code, capacity, hold)
+    const segment = new OpenSegment(code, capacity, hold, blocks)
     hold.canGiveUp(() => {
       if (this.#filling !== segment) return // closed already, and on its way
       this.#windowBytes = Math.max(windowBytesMin, 2 * segment.length)
@@ -244,23 +243,20 @@ export class SegmentWriter {
         this.#stop.abort(error)
       })
       .finally(() => {
-        segment.hold.release()
+        segment.release()
         this.#pending.delete(work)
       })
     this.#pending.add(work)
   }
 
   /** Moves the segment's bytes to a slab, in its turn, and hashes them there. */
-  async #enter({ code, length, chunks, hold }: OpenSegment, before: Promise<void>): Promise<FilledSegment> {
+  async #enter(segment: OpenSegment, before: Promise<void>): Promise<FilledSegment> {
     await before
     const { slabs, codec } = this.#components
+    const { code, length } = segment
     const slab = await slabs.take(shardBytesFor(length, code) * (code.k + code.m), this.#signal)
-    let at = 0
-    for (const chunk of chunks.splice(0)) {
-      slab.bytes.set(chunk, at)
-      at += chunk.length
-    }
-    hold.release()
+    segment.copyTo(slab.bytes)
+    segment.release()
     this.#digest ??= length < workerDigestBytesMin ? syncDigest() : codec.startDigest()
     // Before it is encrypted in the same place; who comes next need not wait for it.
     const hashed = this.#digest.update(slab.bytes.subarray(0, length))
@@ -370,43 +366,58 @@ export class SegmentWriter {
   }
 }
 
-/** A segment as it comes in: chunks, of which it keeps the bytes in whatever memory they came. */
+/** A segment as it comes in. Chunks are copied out at once: kept, they would be old when they go, and cost the collector. */
 class OpenSegment {
   readonly code: Code
   /** Bytes of the object it takes. */
   readonly capacity: number
-  readonly hold: Hold
-  readonly chunks: Uint8Array[] = []
   length = 0
-  /** Room left in the last chunk, where small ones are copied together. */
-  #room = new Uint8Array(0)
+  readonly #hold: Hold
+  readonly #arena: Arena
+  readonly #blocks: Slab[] = []
+  /** Bytes in the last block. */
+  #filled = 0
 
-  constructor(code: Code, capacity: number, hold: Hold) {
+  constructor(code: Code, capacity: number, hold: Hold, arena: Arena) {
     this.code = code
     this.capacity = capacity
-    this.hold = hold
+    this.#hold = hold
+    this.#arena = arena
   }
 
   add(chunk: Uint8Array): void {
-    this.length += chunk.length
-    if (chunk.length >= chunkBytesMin) {
-      this.chunks.push(chunk)
-      this.#room = new Uint8Array(0)
-      return
-    }
     for (let at = 0; at < chunk.length; ) {
-      if (this.#room.length === 0) this.#room = new Uint8Array(Math.min(gatherBytes, this.capacity))
-      const taken = Math.min(chunk.length - at, this.#room.length)
-      this.#room.set(chunk.subarray(at, at + taken))
-      const last = this.chunks.at(-1)
-      const isNext = last?.buffer === this.#room.buffer
-      if (isNext) this.chunks.pop()
-      const start = isNext ? last!.byteOffset : this.#room.byteOffset
-      const end = this.#room.byteOffset + taken
-      this.chunks.push(new Uint8Array(this.#room.buffer, start, end - start))
-      this.#room = this.#room.subarray(taken)
+      let block = this.#blocks.at(-1)
+      if (block === undefined || this.#filled === block.bytes.length) {
+        block = this.#newBlock()
+        this.#blocks.push(block)
+        this.#filled = 0
+      }
+      const taken = Math.min(chunk.length - at, block.bytes.length - this.#filled)
+      block.bytes.set(chunk.subarray(at, at + taken), this.#filled)
+      this.#filled += taken
+      this.length += taken
       at += taken
     }
+  }
+
+  copyTo(bytes: Uint8Array): void {
+    let at = 0
+    for (const { bytes: block } of this.#blocks) {
+      const taken = Math.min(block.length, this.length - at)
+      bytes.set(block.subarray(0, taken), at)
+      at += taken
+    }
+  }
+
+  release(): void {
+    for (const block of this.#blocks.splice(0)) block.release()
+    this.#hold.release()
+  }
+
+  #newBlock(): Slab {
+    const bytes = Math.min(blockBytes, this.capacity - this.length)
+    return this.#arena.tryTake(bytes) ?? { bytes: new Uint8Array(bytes), release: () => {} }
   }
 }
 

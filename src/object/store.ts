@@ -7,7 +7,7 @@ import { copied, equalBytes, toHex } from '../base/bytes.ts'
 import { type Clock, withDeadline } from '../base/clock.ts'
 import { forEachLimit } from '../base/concurrency.ts'
 import { HoldfastError, isCode, messageOf } from '../base/errors.ts'
-import { limits, MiB, minuteMs, secondMs } from '../base/limits.ts'
+import { limits, minuteMs, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import { type CID, matchesCid } from '../content/cid.ts'
@@ -75,8 +75,6 @@ export interface ObjectStoreInit {
   /** The code of STANDARD objects; absent: what the network bears. */
   fixedCode?: Code
   shardBytesMax?: number
-  /** Bytes that clients have sent and that are not being coded yet. */
-  intakeBytes?: number
   /** For the simulator's planted bug alone. */
   quorumSlack?: number
 }
@@ -89,8 +87,6 @@ export function createObjectStore(components: ObjectStoreComponents, init: Objec
 const proofsMax = 10_000
 /** Proofs written down at once: they share commits. */
 const proofsAtOnce = 64
-/** Four segments of 6 MiB. */
-const defaultIntakeBytes = 24 * MiB
 /** How long one provider may take over one block. */
 const blockTimeoutMs = 10 * secondMs
 
@@ -109,7 +105,7 @@ export class NetworkObjectStore implements ObjectStore {
   constructor(components: ObjectStoreComponents, init: ObjectStoreInit) {
     this.#components = components
     this.#init = init
-    this.#intake = new FairBudget(components.clock, init.intakeBytes ?? defaultIntakeBytes)
+    this.#intake = new FairBudget(components.clock, components.arenas.intake.capacity)
     this.#readMemory = new FairBudget(components.clock, components.arenas.reads.capacity)
     this.#log = components.log.child('object')
   }
@@ -597,7 +593,13 @@ export class NetworkObjectStore implements ObjectStore {
     await this.#components.networkKnown(signal)
     const { fixedCode, shardBytesMax, quorumSlack } = this.#init
     return new SegmentWriter(
-      { ...this.#components, log: this.#log, intake: this.#intake, slabs: this.#components.arenas.writes },
+      {
+        ...this.#components,
+        log: this.#log,
+        intake: this.#intake,
+        blocks: this.#components.arenas.intake,
+        slabs: this.#components.arenas.writes
+      },
       { storageClass, fixedCode, key, shardBytesMax, quorumSlack, signal }
     )
   }

@@ -70,7 +70,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
       client,
       peers: directory,
       codec,
-      arenas: createArenas({ writeBytes: memoryBytes, readBytes: memoryBytes }),
+      arenas: createArenas({ intakeBytes: memoryBytes, writeBytes: memoryBytes, readBytes: memoryBytes }),
       guard,
       masterKey,
       clock,
@@ -81,8 +81,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     {
       fixedCode: init.code,
       shardBytesMax: init.shardBytesMax,
-      quorumSlack: init.quorumSlack,
-      intakeBytes: memoryBytes
+      quorumSlack: init.quorumSlack
     }
   )
   const completer = new Completer({

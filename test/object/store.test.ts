@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { describe, expect, it } from 'vitest'
 import { CID } from '../../src/content/cid.ts'
 import { readManifest } from '../../src/content/manifest.ts'
+import type { ArenaSizes } from '../../src/object/coding-memory.ts'
 import type { PutRequest } from '../../src/object/object-store.ts'
 import type { ObjectStoreInit } from '../../src/object/store.ts'
 import { bytesOf, chunksOf, collect, type LocalNetwork, startLocalNetwork } from '../support/local-network.ts'
@@ -31,8 +32,13 @@ const get = async (net: LocalNetwork, key: string, start = 0, end?: number): Pro
   }
 }
 
-const network = async (count = 12, init: ObjectStoreInit = small, isPublic = false): Promise<LocalNetwork> => {
-  const net = await startLocalNetwork(count, init)
+const network = async (
+  count = 12,
+  init: ObjectStoreInit = small,
+  isPublic = false,
+  sizes?: ArenaSizes
+): Promise<LocalNetwork> => {
+  const net = await startLocalNetwork(count, init, sizes)
   await net.store.createBucket('b', me, { isPublic })
   return net
 }
@@ -330,7 +336,11 @@ describe('clients that are slow', () => {
   }
 
   it('and send do not keep others from sending; what they sent in the end is there', async () => {
-    const net = await network(12, { ...small, intakeBytes: 12 * kib })
+    const net = await network(12, small, false, {
+      intakeBytes: 12 * kib,
+      writeBytes: 1024 * kib,
+      readBytes: 1024 * kib
+    })
     const { promise: goOn, resolve: send } = Promise.withResolvers<void>()
     // As many as the memory for segments bears, each in the middle of one.
     const slow = [1, 2].map((seed) => {
@@ -351,7 +361,7 @@ describe('clients that are slow', () => {
   })
 
   it('and read do not keep others from reading; they get the rest when they go on', async () => {
-    const sizes = { writeBytes: 40 * 1024 * kib, readBytes: 8 * kib * 64 }
+    const sizes = { intakeBytes: 1024 * kib, writeBytes: 4096 * kib, readBytes: 8 * 64 * kib }
     const shardBytesMax = 64 * kib
     const net = await startLocalNetwork(12, { shardBytesMax }, sizes)
     await net.store.createBucket('b', me)
