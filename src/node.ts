@@ -14,8 +14,10 @@ import { HoldfastError, messageOf } from './base/errors.ts'
 import { MiB, secondMs } from './base/limits.ts'
 import type { Log } from './base/log.ts'
 import type { Random } from './base/random.ts'
+import { blake3Implementation } from './content/blake3.ts'
 import { ProviderDirectory } from './discovery/directory.ts'
 import { KadDiscovery } from './discovery/kad-dht.ts'
+import { erasureImplementation } from './erasure/coder.ts'
 import type { Code } from './erasure/erasure-coder.ts'
 import { createS3Server, type S3Server } from './gateway/server.ts'
 import type { MetadataIndex } from './metadata/index-store.ts'
@@ -229,7 +231,13 @@ async function start(
   let endpoint = ''
   const backend = createAdminBackend(
     { index, directory, search, store, keys, clock },
-    { peerId: identity.peerId, endpoint: () => endpoint, addresses: () => network.addresses(), fixedCode: code }
+    {
+      peerId: identity.peerId,
+      endpoint: () => endpoint,
+      addresses: () => network.addresses(),
+      fixedCode: code,
+      kernels: { erasure: erasureImplementation, blake3: blake3Implementation }
+    }
   )
   const metrics = createMetrics(backend)
   const s3 = createS3Server({

@@ -53,6 +53,8 @@ export interface GatewayStatus {
   incompleteSegments: number
   /** Code that a new object of each storage class gets now, `null` where there are too few providers. */
   codes: Record<string, string | null>
+  /** Which implementation of each kernel this machine has got: `erasure`, `blake3`. */
+  kernels: Record<string, string>
 }
 
 /** A segment waiting for shards to be placed. */

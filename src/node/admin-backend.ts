@@ -26,6 +26,7 @@ export interface AdminBackendInit {
   endpoint: () => string
   addresses: () => string[]
   fixedCode?: Code
+  kernels: GatewayStatus['kernels']
 }
 
 /** Counting an index takes a while when it is large; watchers may look at figures this old. */
@@ -102,7 +103,8 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
         capacityBytes,
         freeBytes,
         ...counts,
-        codes: codes()
+        codes: codes(),
+        kernels: init.kernels
       }
     },
 

@@ -53,7 +53,8 @@ const status = {
   incompleteSegments: 2,
   segments: 9,
   shards: 27,
-  codes: { STANDARD: '1+2', REDUCED_REDUNDANCY: null }
+  codes: { STANDARD: '1+2', REDUCED_REDUNDANCY: null },
+  kernels: { erasure: 'WASM, SIMD', blake3: 'native' }
 }
 
 const provider = {

@@ -53,7 +53,8 @@ const status: GatewayStatus = {
   segments: 4,
   shards: 12,
   incompleteSegments: 1,
-  codes: { STANDARD: '1+2', REDUCED_REDUNDANCY: '1+2' }
+  codes: { STANDARD: '1+2', REDUCED_REDUNDANCY: '1+2' },
+  kernels: { erasure: 'WASM, SIMD', blake3: 'native' }
 }
 
 const provider: ProviderView = {

@@ -142,6 +142,7 @@ describe('holdfast up', () => {
   it('shows the network and where an object is', async () => {
     const status = await cli('status')
     expect([status.status, status.stdout.toString()]).toEqual([0, expect.stringContaining('3 online')])
+    expect(status.stdout.toString()).toMatch(/^Kernels: +erasure \S.*; blake3 \S/m)
     const providers = json(await cli('providers', '--json')) as {
       providers: Array<{ peerId: string; state: string; domain: string }>
     }

@@ -23,7 +23,13 @@ function render(status: GatewayStatus, dashboard: string): string {
       `${status.objects} in ${status.buckets} ${status.buckets === 1 ? 'bucket' : 'buckets'}, ${formatBytes(status.objectBytes)}`
     ],
     ['Segments', `${status.segments}, ${status.incompleteSegments} below full margin; ${status.shards} shards`],
-    ['New objects', codes.join(', ')]
+    ['New objects', codes.join(', ')],
+    [
+      'Kernels',
+      Object.entries(status.kernels)
+        .map(([name, implementation]) => `${name} ${implementation}`)
+        .join('; ')
+    ]
   ]
   return lines.map(([name, value]) => `${`${name}:`.padEnd(13)}${value}`).join('\n')
 }
