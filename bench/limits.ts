@@ -97,7 +97,7 @@ async function encodeRow(context: BenchContext): Promise<Row> {
   const { scale, seed, signal } = context
   const code = codeInUse(context)
   const contenders = [stagedContender(simdLevel)]
-  const productBytes = (scale === 'full' ? 256 : 1) * MiB
+  const productBytes = (scale === 'full' ? 128 : 1) * MiB
   const sampling = samplingOf(scale)
   const [row] = await encodeRows({ contenders, code, shardBytes: MiB, seed, productBytes, sampling, signal })
   return { ...row!, id: `encode-${formatCode(code)}` }

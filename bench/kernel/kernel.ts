@@ -22,7 +22,7 @@ export const kernel: Benchmark = {
   run: async ({ scale, seed, directory, peers, progress, signal }) => {
     const isFull = scale === 'full'
     const shardBytes = isFull ? MiB : 16 * KiB
-    const productBytes = isFull ? 256 * MiB : shardBytes
+    const productBytes = isFull ? 128 * MiB : shardBytes
     const buffers = isFull ? 64 : 4
     const sampling = samplingOf(scale)
     const rows: Row[] = []
@@ -30,8 +30,8 @@ export const kernel: Benchmark = {
     const { contenders, notes } = await findContenders(directory, peers, bytesMax)
     for (const code of codes) {
       progress(`kernel: Reed-Solomon ${code.k}+${code.m}`)
-      // More warm-ups: the engine optimises what has run for a while, in the background.
-      const erasureSampling = isFull ? { warmups: 3, samples: 9 } : sampling
+      // More warm-ups: the engine optimises what has run for a while, in the background. More samples: they are short.
+      const erasureSampling = isFull ? { warmups: 3, samples: 15 } : sampling
       const init = { contenders, code, shardBytes, seed, productBytes, sampling: erasureSampling, signal }
       rows.push(...(await erasureRows(init)))
     }
