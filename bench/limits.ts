@@ -97,9 +97,9 @@ async function encodeRow(context: BenchContext): Promise<Row> {
   const { scale, seed, signal } = context
   const code = codeInUse(context)
   const contenders = [stagedContender(simdLevel)]
-  const sampleBytes = (scale === 'full' ? 8 : 1) * code.k * MiB
+  const productBytes = (scale === 'full' ? 128 : 1) * MiB
   const sampling = samplingOf(scale)
-  const [row] = await encodeRows({ contenders, code, shardBytes: MiB, seed, sampleBytes, sampling, signal })
+  const [row] = await encodeRows({ contenders, code, shardBytes: MiB, seed, productBytes, sampling, signal })
   return { ...row!, id: `encode-${formatCode(code)}` }
 }
 

@@ -12,8 +12,8 @@ export interface ErasureRowsInit {
   code: Code
   shardBytes: number
   seed: number
-  /** Data of one sample, at least: a segment is coded as often as that takes. */
-  sampleBytes: number
+  /** Data times outputs of one sample, at least: a segment is coded as often as that takes. */
+  productBytes: number
   sampling: Sampling
   signal: AbortSignal
 }
@@ -47,7 +47,7 @@ export async function erasureRows(init: ErasureRowsInit): Promise<Row[]> {
 
 /** One sample of each contender in turn, so that what else the machine does falls on all alike. */
 async function sideBySide(init: ErasureRowsInit, jobs: readonly Job[]): Promise<Row[]> {
-  const { contenders, code, shardBytes, sampleBytes, sampling, signal } = init
+  const { contenders, code, shardBytes, productBytes, sampling, signal } = init
   const segment = encodedByOracle(init)
   const opened: { contender: Contender; workspace: Workspace }[] = []
   const rows: Row[] = []
@@ -57,8 +57,8 @@ async function sideBySide(init: ErasureRowsInit, jobs: readonly Job[]): Promise<
       if (workspace !== undefined) opened.push({ contender, workspace })
     }
     const dataBytes = code.k * shardBytes
-    const repeats = Math.ceil(sampleBytes / dataBytes)
     for (const job of jobs) {
+      const repeats = Math.ceil(productBytes / (dataBytes * job.lost.length))
       const specs = opened.map(({ contender, workspace }) => ({
         ...rowName(job, code, contender),
         units: rateUnits,

@@ -313,6 +313,28 @@ describe('a coder', () => {
     expectSame(all.slice(100_000, 103_000), whole, 'beyond the old end')
   })
 
+  it('shares its memory with another, each with a scratch region of its own', () => {
+    const memory = createMemory({ initialPages: 2, maximumPages: 2, shared: true })
+    const all = new Uint8Array(memory.buffer)
+    const bytes = 200
+    const work = [
+      { code: { k: 3, m: 2 }, at: 100_000, scratch: 0 },
+      { code: { k: 2, m: 3 }, at: 110_001, scratch: scratchBytes }
+    ].map(({ code, at, scratch }) => ({
+      code,
+      addresses: Array.from({ length: 5 }, (_, index) => at + index * bytes),
+      coder: createMemoryCoder({ memory, scratch: { address: scratch, bytes: scratchBytes } })
+    }))
+    for (let round = 0; round < 3; round++) {
+      for (const { code, addresses, coder } of work) {
+        const whole = encodedBy(oracle, code, bytes, round)
+        all.set(whole.subarray(0, code.k * bytes), addresses[0])
+        coder.encode(addresses, bytes, code)
+        expectSame(all.slice(addresses[0], addresses[0]! + whole.length), whole, `round ${round}`)
+      }
+    }
+  })
+
   it('with a memory takes shards from elsewhere too', () => {
     const memory = createMemory({ initialPages: 1, maximumPages: 1, shared: true })
     const coder = createCoder({ memory, scratch: { address: 0, bytes: scratchBytes } })
