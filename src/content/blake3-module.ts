@@ -1,10 +1,10 @@
 /**
- * The BLAKE3 kernel as a WebAssembly module, emitted for the engine at hand: BLAKE3 paper (O'Connor, Aumasson, Neves,
- * Wilcox-O'Hearn, 2020), sections 2.2 (compression function), 2.4 (chunks) and 2.5 (parents).
+ * The BLAKE3 kernel as a WebAssembly module, emitted for the engine at hand. Source: the BLAKE3 paper (O'Connor, Aumasson,
+ * Neves, Wilcox-O'Hearn, 2020), sections 2.1 (constants), 2.2 (compression) and 2.4 (chunks and parents).
  *
- * Single compressions are scalar. With SIMD, four chunks (or four parents) go side by side: lane `i` of every vector
- * belongs to input `i`, so a round is the scalar round with vectors for words, and no word ever crosses lanes but for the
- * transposition of the message.
+ * Single compressions are scalar. With SIMD, inputs go four to a vector: lane `i` belongs to input `i`, so a round is the
+ * scalar round with vectors for words, and no word crosses lanes but where the message is transposed. Eight inputs go
+ * together, as two groups of four whose instructions alternate, because one group alone waits for itself: see `emitMany`.
  */
 import { type FunctionBody, type Local, ModuleBuilder, type SimdLevel } from '../wasm/assembler.ts'
 import { compile, type WasmModule } from '../wasm/engine.ts'
@@ -14,7 +14,6 @@ export const blockBytes = 64
 /** Of a chaining value, of a key, and of a digest of the usual length. */
 export const valueBytes = 32
 
-/** Table 3 of the paper. */
 export const flags = {
   chunkStart: 1,
   chunkEnd: 2,
@@ -25,21 +24,21 @@ export const flags = {
   deriveKeyMaterial: 64
 } as const
 
-/** Table 1 of the paper: SHA-256's. */
+/** SHA-256's. */
 export const iv: readonly number[] = [
   0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19
 ]
 
-/** Table 2 of the paper: where each round's message words come from, before the one. */
+/** From which word of a round's message each word of the next round's comes. */
 const permutation = [2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8]
 
-/** Message words by round: the permutation, applied again and again. */
-const schedule = Array.from({ length: 6 }).reduce<number[][]>(
+/** Message words in the order in which each of the 7 rounds takes them. */
+const schedule: readonly number[][] = Array.from({ length: 6 }).reduce<number[][]>(
   (rounds) => [...rounds, permutation.map((from) => rounds.at(-1)![from]!)],
   [Array.from({ length: 16 }, (_, i) => i)]
 )
 
-/** State words of a round's eight mixings: columns, then diagonals. */
+/** State words of a round's eight mixings: the columns, then the diagonals. */
 const mixings = [
   [0, 4, 8, 12],
   [1, 5, 9, 13],
@@ -51,20 +50,35 @@ const mixings = [
   [3, 4, 9, 14]
 ] as const
 
-/** What the module needs at the address it is given as `frame`, 16-byte aligned: see `frameBytes`. */
+/** A mixing is two halves, which differ in how far they turn `d` and then `b` to the right. */
+const halves = [
+  { turnD: 16, turnB: 12 },
+  { turnD: 8, turnB: 7 }
+] as const
+
+/** What the functions need at the address they are given as `frame`, a multiple of 64. Offsets in bytes. */
 export const frame = {
-  /** 32 bytes: where every chunk and parent starts from. Set by the caller. */
+  /** 32 bytes: where every chunk and every parent starts from. Set by the caller. */
   key: 0,
-  /** 64 bytes: the last block of a chunk, padded with zeros; the block of the root. */
+  /** 64 bytes: the last block of a chunk, padded with zeros. */
   block: 64,
-  /** 32 bytes: the chaining value before the last block of a chunk. */
+  /** 32 bytes for the caller: a chaining value. */
   value: 128,
-  /** 64 bytes of output. */
+  /** 64 bytes for the caller: output. */
   output: 192,
-  /** 256 bytes: the message of four blocks, transposed. */
-  message: 256
+  /** 7 x 16 addresses of 4 bytes each: where the message words of each round are. Set by the caller: see `messageAddresses`. */
+  order: 256,
+  /** 2 x 16 vectors: message words of eight blocks. */
+  message: 704,
+  /** 2 x 16 vectors: those words of eight states that have no register. */
+  state: 1216
 } as const
-export const frameBytes = 512
+export const frameBytes = 1728
+
+/** What stands at `frame.order` of the frame at this address. */
+export function messageAddresses(frameAddress: number): Uint32Array {
+  return Uint32Array.from(schedule.flat(), (word) => frameAddress + frame.message + 16 * word)
+}
 
 /** Functions of the module. Addresses and lengths are in bytes; a counter is given as its low and its high half. */
 export interface Blake3Exports {
@@ -83,8 +97,8 @@ export interface Blake3Exports {
     isWide: number
   ) => void
   /**
-   * All of a chunk (0 to 1024 bytes) but its last compression. That one's block is left, padded, at `frame.block`, and
-   * what it starts from at `value`. @returns its flags, chunkEnd among them
+   * All of a chunk (0 to 1024 bytes) but its last compression: leaves the padded last block at `frame.block`, and what it
+   * is compressed into at `value`. @returns the flags of that compression
    */
   open: (
     frame: number,
@@ -95,7 +109,7 @@ export interface Blake3Exports {
     flags: number,
     value: number
   ) => number
-  /** Chaining values of the chunks of 1 byte or more, one after the other at `out`. The last one may be short. */
+  /** Chaining values of the chunks of 1 byte or more, one after the other at `out`. The last chunk may be short. */
   chunks: (
     frame: number,
     input: number,
@@ -105,7 +119,7 @@ export interface Blake3Exports {
     flags: number,
     out: number
   ) => void
-  /** Chaining values of `pairs` parents, whose children's lie one after the other at `input`. `out` may be `input`. */
+  /** Chaining values of `pairs` parents, whose children's stand one after the other at `input`. `out` may be `input`. */
   parents: (frame: number, input: number, pairs: number, flags: number, out: number) => void
 }
 
@@ -123,97 +137,131 @@ function emit(level: SimdLevel, shared: boolean): Uint8Array<ArrayBuffer> {
   const builder = new ModuleBuilder({ initialPages: 0, maximumPages: shared ? 65_536 : undefined, shared })
   const compress = emitCompress(builder)
   const open = emitOpen(builder, compress)
-  const many = level === 'scalar' ? undefined : emitMany(builder, level)
+  const many =
+    level === 'scalar' ? [] : [2, 1].map((groups) => ({ groups, index: emitMany(builder, level, groups as 1 | 2) }))
   emitChunks(builder, compress, open, many)
   emitParents(builder, compress, many)
   return builder.toBytes()
 }
 
+const i32s = <const N extends readonly unknown[]>(names: N): { [I in keyof N]: 'i32' } =>
+  names.map(() => 'i32') as { [I in keyof N]: 'i32' }
+
 function emitCompress(builder: ModuleBuilder): number {
-  const parameters = ['i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32'] as const
+  const parameters = i32s(['value', 'block', 'blockLength', 'counterLow', 'counterHigh', 'flags', 'out', 'isWide'])
   return builder.function('compress', parameters, [], (f, p) => {
     const [value, block, blockLength, counterLow, counterHigh, flagBits, out, isWide] = p
     const v = Array.from({ length: 16 }, () => f.local('i32'))
-    for (let i = 0; i < 8; i++) f.get(value).load('i32.load', 4 * i).set(v[i]!)
+    for (let i = 0; i < 8; i++)
+      f.get(value)
+        .load('i32.load', 4 * i)
+        .set(v[i]!)
     for (let i = 0; i < 4; i++) f.i32(iv[i]!).set(v[8 + i]!)
     for (const [i, word] of [counterLow, counterHigh, blockLength, flagBits].entries()) f.get(word).set(v[12 + i]!)
-    const rotate = (x: Local, y: Local, bits: number): void => void f.get(x, y).op('i32.xor').i32(bits).op('i32.rotr').set(x)
+    const turn = (x: Local, y: Local, bits: number): void => {
+      f.get(x, y).op('i32.xor').i32(bits).op('i32.rotr').set(x)
+    }
     for (const words of schedule) {
       for (const [i, [a, b, c, d]] of mixings.entries()) {
-        for (const [half, [turnD, turnB]] of [[16, 12] as const, [8, 7] as const].entries()) {
-          f.get(v[a], v[b]).op('i32.add').get(block).load('i32.load', 4 * words[2 * i + half]!)
-          f.op('i32.add').set(v[a])
-          rotate(v[d], v[a], turnD)
-          f.get(v[c], v[d]).op('i32.add').set(v[c])
-          rotate(v[b], v[c], turnB)
+        for (const [half, { turnD, turnB }] of halves.entries()) {
+          f.get(v[a]!, v[b]!).op('i32.add').get(block)
+          f.load('i32.load', 4 * words[2 * i + half]!)
+            .op('i32.add')
+            .set(v[a]!)
+          turn(v[d]!, v[a]!, turnD)
+          f.get(v[c]!, v[d]!).op('i32.add').set(v[c]!)
+          turn(v[b]!, v[c]!, turnB)
         }
       }
     }
     f.get(isWide).if(() => {
       for (let i = 0; i < 8; i++) {
-        f.get(v[8 + i]!, value).load('i32.load', 4 * i).op('i32.xor').set(isWide)
-        f.get(out, isWide).store('i32.store', 32 + 4 * i)
+        f.get(v[8 + i]!, value)
+          .load('i32.load', 4 * i)
+          .op('i32.xor')
+          .set(isWide)
+        f.get(out, isWide).store('i32.store', valueBytes + 4 * i)
       }
     })
-    for (let i = 0; i < 8; i++) f.get(out, v[i]!, v[8 + i]!).op('i32.xor').store('i32.store', 4 * i)
+    for (let i = 0; i < 8; i++)
+      f.get(out, v[i]!, v[8 + i]!)
+        .op('i32.xor')
+        .store('i32.store', 4 * i)
   })
 }
 
 function emitOpen(builder: ModuleBuilder, compress: number): number {
-  const parameters = ['i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32'] as const
+  const parameters = i32s(['frame', 'input', 'bytes', 'counterLow', 'counterHigh', 'flags', 'value'])
   return builder.function('open', parameters, ['i32'], (f, p) => {
     const [base, input, bytes, counterLow, counterHigh, flagBits, value] = p
-    const now = f.local('i32')
-    for (let at = 0; at < valueBytes; at += 8) f.get(value, base).load('i64.load', frame.key + at).store('i64.store', at)
-    f.get(flagBits).i32(flags.chunkStart).op('i32.or').set(now)
+    const flagsNow = f.local('i32')
+    for (let at = 0; at < valueBytes; at += 8)
+      f.get(value, base)
+        .load('i64.load', frame.key + at)
+        .store('i64.store', at)
+    f.get(flagBits).i32(flags.chunkStart).op('i32.or').set(flagsNow)
     f.get(bytes).i32(blockBytes).op('i32.gt_u')
     f.if(() => {
       f.doWhile(() => {
-        f.get(value, input).i32(blockBytes).get(counterLow, counterHigh, now, value).i32(0).call(compress)
-        f.get(flagBits).set(now)
+        f.get(value, input).i32(blockBytes).get(counterLow, counterHigh, flagsNow, value).i32(0).call(compress)
+        f.get(flagBits).set(flagsNow)
         f.get(input).i32(blockBytes).op('i32.add').set(input)
         f.get(bytes).i32(blockBytes).op('i32.sub').tee(bytes).i32(blockBytes).op('i32.gt_u')
       })
     })
-    for (let at = 0; at < blockBytes; at += 8) f.get(base).i64(0n).store('i64.store', frame.block + at)
+    for (let at = 0; at < blockBytes; at += 8)
+      f.get(base)
+        .i64(0n)
+        .store('i64.store', frame.block + at)
     f.get(base).i32(frame.block).op('i32.add').get(input, bytes).memoryCopy()
-    f.get(now).i32(flags.chunkEnd).op('i32.or')
+    f.get(flagsNow).i32(flags.chunkEnd).op('i32.or')
   })
 }
 
-function emitChunks(builder: ModuleBuilder, compress: number, open: number, many: number | undefined): void {
-  const parameters = ['i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32'] as const
+/** `many` functions, the one that takes the most inputs first. */
+type Many = ReadonlyArray<{ groups: number; index: number }>
+
+function emitChunks(builder: ModuleBuilder, compress: number, open: number, many: Many): void {
+  const parameters = i32s(['frame', 'input', 'bytes', 'counterLow', 'counterHigh', 'flags', 'out'])
   builder.function('chunks', parameters, [], (f, p) => {
     const [base, input, bytes, counterLow, counterHigh, flagBits, out] = p
-    const step = f.local('i32')
-    const addToCounter = (chunks: Local): void => {
-      f.get(counterLow, chunks).op('i32.add').tee(counterLow).get(chunks).op('i32.lt_u')
+    const [count, length, lastFlags] = [f.local('i32'), f.local('i32'), f.local('i32')]
+    const advanceCounter = (): void => {
+      f.get(counterLow, count).op('i32.add').tee(counterLow).get(count).op('i32.lt_u')
       f.get(counterHigh).op('i32.add').set(counterHigh)
     }
-    if (many !== undefined) {
-      f.get(bytes).i32(12).op('i32.shr_u').tee(step)
+    for (const { groups, index } of many) {
+      const inputs = 4 * groups
+      f.get(bytes)
+        .i32(inputs * chunkBytes)
+        .op('i32.div_u')
+        .tee(count)
       f.if(() => {
-        f.get(base, input).i32(chunkBytes).i32(chunkBytes / blockBytes).get(step, counterLow, counterHigh).i32(-1)
-        f.get(flagBits).i32(flags.chunkStart).i32(flags.chunkEnd).get(out).call(many)
-        f.get(input, step).i32(12).op('i32.shl', 'i32.add').set(input)
-        f.get(out, step).i32(7).op('i32.shl', 'i32.add').set(out)
-        f.get(step).i32(2).op('i32.shl').set(step)
-        addToCounter(step)
-        f.get(bytes).i32(4 * chunkBytes - 1).op('i32.and').set(bytes)
+        f.get(base, input, count, counterLow, counterHigh, flagBits, out).i32(-1).call(index)
+        f.get(count).i32(inputs).op('i32.mul').set(count)
+        f.get(input, count).i32(chunkBytes).op('i32.mul', 'i32.add').set(input)
+        f.get(bytes, count).i32(chunkBytes).op('i32.mul', 'i32.sub').set(bytes)
+        f.get(out, count).i32(valueBytes).op('i32.mul', 'i32.add').set(out)
+        advanceCounter()
       })
     }
-    const length = f.local('i32')
-    const one = f.local('i32')
-    f.i32(1).set(one)
+    f.i32(1).set(count)
     f.get(bytes)
     f.if(() => {
       f.doWhile(() => {
         f.get(bytes).i32(chunkBytes).get(bytes).i32(chunkBytes).op('i32.lt_u', 'select').set(length)
-        f.get(base, input, length, counterLow, counterHigh, flagBits, out).call(open).set(step)
+        f.get(base, input, length, counterLow, counterHigh, flagBits, out).call(open).set(lastFlags)
         f.get(out, base).i32(frame.block).op('i32.add')
-        f.get(length).i32(1).op('i32.sub').i32(blockBytes - 1).op('i32.and').i32(1).op('i32.add')
-        f.get(counterLow, counterHigh, step, out).i32(0).call(compress)
-        addToCounter(one)
+        // of the last block: 1 to 64 bytes
+        f.get(length)
+          .i32(1)
+          .op('i32.sub')
+          .i32(blockBytes - 1)
+          .op('i32.and')
+          .i32(1)
+          .op('i32.add')
+        f.get(counterLow, counterHigh, lastFlags, out).i32(0).call(compress)
+        advanceCounter()
         f.get(input, length).op('i32.add').set(input)
         f.get(out).i32(valueBytes).op('i32.add').set(out)
         f.get(bytes, length).op('i32.sub').tee(bytes)
@@ -222,19 +270,20 @@ function emitChunks(builder: ModuleBuilder, compress: number, open: number, many
   })
 }
 
-function emitParents(builder: ModuleBuilder, compress: number, many: number | undefined): void {
-  builder.function('parents', ['i32', 'i32', 'i32', 'i32', 'i32'], [], (f, p) => {
+function emitParents(builder: ModuleBuilder, compress: number, many: Many): void {
+  builder.function('parents', i32s(['frame', 'input', 'pairs', 'flags', 'out']), [], (f, p) => {
     const [base, input, pairs, flagBits, out] = p
-    const quads = f.local('i32')
+    const count = f.local('i32')
     f.get(flagBits).i32(flags.parent).op('i32.or').set(flagBits)
-    if (many !== undefined) {
-      f.get(pairs).i32(2).op('i32.shr_u').tee(quads)
+    for (const { groups, index } of many) {
+      const inputs = 4 * groups
+      f.get(pairs).i32(inputs).op('i32.div_u').tee(count)
       f.if(() => {
-        f.get(base, input).i32(blockBytes).i32(1).get(quads).i32(0).i32(0).i32(0)
-        f.get(flagBits).i32(0).i32(0).get(out).call(many)
-        f.get(input, quads).i32(8).op('i32.shl', 'i32.add').set(input)
-        f.get(out, quads).i32(7).op('i32.shl', 'i32.add').set(out)
-        f.get(pairs).i32(3).op('i32.and').set(pairs)
+        f.get(base, input, count).i32(0).i32(0).get(flagBits, out).i32(0).call(index)
+        f.get(count).i32(inputs).op('i32.mul').set(count)
+        f.get(input, count).i32(blockBytes).op('i32.mul', 'i32.add').set(input)
+        f.get(pairs, count).op('i32.sub').set(pairs)
+        f.get(out, count).i32(valueBytes).op('i32.mul', 'i32.add').set(out)
       })
     }
     f.get(pairs)
@@ -250,123 +299,228 @@ function emitParents(builder: ModuleBuilder, compress: number, many: number | un
   })
 }
 
-/** Bytes of the 32-bit lanes of `[0..3]` and `[4..7]` of two vectors, by lane. */
-const lanes = (...words: number[]): number[] => words.flatMap((word) => [0, 1, 2, 3].map((byte) => 4 * word + byte))
-const lowWords = lanes(0, 4, 1, 5)
-const highWords = lanes(2, 6, 3, 7)
-const lowPairs = lanes(0, 1, 4, 5)
-const highPairs = lanes(2, 3, 6, 7)
+/** Bytes of 32-bit words of two vectors: words 0 to 3 are the first's, 4 to 7 the second's. */
+const bytesOfWords = (...words: number[]): number[] => words.flatMap((word) => [0, 1, 2, 3].map((i) => 4 * word + i))
+const lowWords = bytesOfWords(0, 4, 1, 5)
+const highWords = bytesOfWords(2, 6, 3, 7)
+const lowPairs = bytesOfWords(0, 1, 4, 5)
+const highPairs = bytesOfWords(2, 3, 6, 7)
 
-/** Rows become columns. */
-function transpose(f: FunctionBody, rows: readonly Local[], spare: readonly Local[]): Local[] {
-  const [a, b, c, d] = rows as [Local, Local, Local, Local]
-  const [e, g, h, i] = spare as [Local, Local, Local, Local]
-  f.get(a, b).shuffle(lowWords).set(e)
-  f.get(a, b).shuffle(highWords).set(g)
-  f.get(c, d).shuffle(lowWords).set(h)
-  f.get(c, d).shuffle(highWords).set(i)
-  f.get(e, h).shuffle(lowPairs).set(a)
-  f.get(e, h).shuffle(highPairs).set(b)
-  f.get(g, i).shuffle(lowPairs).set(c)
-  f.get(g, i).shuffle(highPairs).set(d)
-  return [a, b, c, d]
+type Four = readonly [Local, Local, Local, Local]
+
+/** Rows become columns, in `rows`. */
+function transpose(f: FunctionBody, rows: Four, spare: Four): void {
+  const [a, b, c, d] = rows
+  const [s, t, u, v] = spare
+  f.get(a, b).shuffle(lowWords).set(s)
+  f.get(a, b).shuffle(highWords).set(t)
+  f.get(c, d).shuffle(lowWords).set(u)
+  f.get(c, d).shuffle(highWords).set(v)
+  f.get(s, u).shuffle(lowPairs).set(a)
+  f.get(s, u).shuffle(highPairs).set(b)
+  f.get(t, v).shuffle(lowPairs).set(c)
+  f.get(t, v).shuffle(highPairs).set(d)
 }
 
-/** Every 32-bit word of a vector turned right by 16 and by 8 bits, as a permutation of its bytes. */
-const turn16 = [2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13]
-const turn8 = [1, 2, 3, 0, 5, 6, 7, 4, 9, 10, 11, 8, 13, 14, 15, 12]
+/** Every 32-bit word turned right by 16, or by 8, bits, as a permutation of bytes. */
+const turnBy16 = [0, 1, 2, 3].flatMap((word) => [2, 3, 0, 1].map((i) => 4 * word + i))
+const turnBy8 = [0, 1, 2, 3].flatMap((word) => [1, 2, 3, 0].map((i) => 4 * word + i))
+
+/** A word of the state, in four (or eight) inputs at once: in a local variable, or in the frame. */
+interface Word {
+  read: () => void
+  write: (value: () => void) => void
+}
+
+const inLocal = (f: FunctionBody, local: Local): Word => ({
+  read: () => void f.get(local),
+  write: (value) => {
+    value()
+    f.set(local)
+  }
+})
+
+const inMemory = (f: FunctionBody, base: Local, offset: number): Word => ({
+  read: () => void f.get(base).load('v128.load', offset),
+  write: (value) => {
+    f.get(base)
+    value()
+    f.store('v128.store', offset)
+  }
+})
 
 /**
- * Inputs of the same number of whole blocks, four at a time: lane `i` of the quad begins `i stride` bytes into it.
- * `counted` is -1 for chunks, whose counters go up by one from lane to lane, and 0 for parents, whose counters are zero.
+ * Inputs of the same number of whole blocks, `4 groups` at a time: chunks (`isChunks` -1), whose counters go up by one
+ * from each to the next, or the blocks of parents (`isChunks` 0), whose counters are zero. `count` is how many times.
+ *
+ * A state has 16 words and a message 16, and there are 16 vector registers. What is kept where decides the speed, and was
+ * measured: the words 4 to 7, whose last step is the next mixing's first, stay in registers, the others go through memory
+ * (its latency is hidden: they are ready earlier). The message's addresses are looked up, so that there is one round in a
+ * loop and not seven in a row: those would not fit the processor's caches for instructions.
  */
-function emitMany(builder: ModuleBuilder, level: Exclude<SimdLevel, 'scalar'>): number {
-  const parameters = ['i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32', 'i32'] as const
-  return builder.function('many', parameters, [], (f, p) => {
-    const [base, input, stride, blocks, quads, counterLow, counterHigh, counted, flagBits, first, last, out] = p
-    const inputs = [input, f.local('i32'), f.local('i32'), f.local('i32')]
+function emitMany(builder: ModuleBuilder, level: Exclude<SimdLevel, 'scalar'>, groups: 1 | 2): number {
+  const parameters = i32s(['frame', 'input', 'count', 'counterLow', 'counterHigh', 'flags', 'out', 'isChunks'])
+  return builder.function(`many${4 * groups}`, parameters, [], (f, p) => {
+    const [base, input, count, counterLow, counterHigh, flagBits, out, isChunks] = p
+    const vector = (): Local => f.local('v128')
+    const four = (): Four => [vector(), vector(), vector(), vector()]
+    const stride = f.local('i32')
     const left = f.local('i32')
     const flagsNow = f.local('i32')
-    const v = Array.from({ length: 16 }, () => f.local('v128'))
-    const spare = Array.from({ length: 4 }, () => f.local('v128'))
-    const [low, high, mask16, mask8, t] = Array.from({ length: 5 }, () => f.local('v128')) as [
-      Local,
-      Local,
-      Local,
-      Local,
-      Local
-    ]
-    f.v128(turn16).set(mask16)
-    f.v128(turn8).set(mask8)
-    f.doWhile(() => {
-      for (let i = 1; i < 4; i++) f.get(inputs[i - 1]!, stride).op('i32.add').set(inputs[i]!)
-      f.v128(lanes(0).map(() => 0).concat([1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0]))
-      f.get(counted).op('i32x4.splat', 'v128.and').get(counterLow).op('i32x4.splat', 'i32x4.add').set(low)
-      // a lane that went past 2^32 carries: the comparison gives -1
-      f.get(counterHigh).op('i32x4.splat').get(low, counterLow).op('i32x4.splat', 'i32x4.lt_u', 'i32x4.sub').set(high)
-      for (let i = 0; i < 8; i++) f.get(base).load('v128.load32_splat', frame.key + 4 * i).set(v[i]!)
-      f.get(flagBits, first).op('i32.or').set(flagsNow)
-      f.get(blocks).set(left)
-      f.doWhile(() => {
-        for (let group = 0; group < 4; group++) {
-          const rows = spare
-          for (const [i, row] of rows.entries()) f.get(inputs[i]!).load('v128.load', 16 * group).set(row)
-          for (const [i, column] of transpose(f, rows, v.slice(8)).entries())
-            f.get(base, column).store('v128.store', frame.message + 16 * (4 * group + i))
+    const order = f.local('i32')
+    const orderEnd = f.local('i32')
+    const inputs = [input, ...Array.from({ length: 4 * groups - 1 }, () => f.local('i32'))]
+    const [rows, spare] = [four(), four()]
+    const by16 = vector()
+    const by8 = vector()
+    const lastRow = vector()
+    const states = Array.from({ length: groups }, (_, group) => ({
+      message: 256 * group,
+      counters: [vector(), vector()] as const,
+      words: Array.from({ length: 16 }, (_, word): Word => {
+        const isKept = groups === 1 ? word >= 4 : word >= 4 && word < 8
+        return isKept ? inLocal(f, vector()) : inMemory(f, base, frame.state + 256 * group + 16 * word)
+      })
+    }))
+
+    const initialCounters = (): void => {
+      for (const [group, { counters }] of states.entries()) {
+        f.v128([0, 1, 2, 3].flatMap((i) => [4 * group + i, 0, 0, 0]))
+          .get(isChunks)
+          .op('i32x4.splat', 'v128.and')
+        f.get(counterLow).op('i32x4.splat', 'i32x4.add').set(counters[0])
+        // where the low half went past 2^32 the comparison gives -1
+        f.get(counterHigh).op('i32x4.splat').get(counters[0], counterLow)
+        f.op('i32x4.splat', 'i32x4.lt_u', 'i32x4.sub').set(counters[1])
+      }
+    }
+    const loadMessages = (): void => {
+      for (const [group, { message }] of states.entries()) {
+        for (let at = 0; at < blockBytes; at += 16) {
+          for (const [i, row] of rows.entries())
+            f.get(inputs[4 * group + i]!)
+              .load('v128.load', at)
+              .set(row)
+          transpose(f, rows, spare)
+          for (const [i, row] of rows.entries())
+            f.get(base, row).store('v128.store', frame.message + message + 4 * at + 16 * i)
         }
-        for (const at of inputs) f.get(at).i32(blockBytes).op('i32.add').set(at)
-        for (let i = 0; i < 4; i++) f.i32(iv[i]!).op('i32x4.splat').set(v[8 + i]!)
-        f.get(low).set(v[12]!)
-        f.get(high).set(v[13]!)
-        f.i32(blockBytes).op('i32x4.splat').set(v[14]!)
-        f.get(flagsNow, flagsNow, last).op('i32.or').get(left).i32(1).op('i32.ne', 'select', 'i32x4.splat').set(v[15]!)
-        emitRounds(f, level, base, v, [mask16, mask8, t])
-        for (let i = 0; i < 8; i++) f.get(v[i]!, v[8 + i]!).op('v128.xor').set(v[i]!)
+      }
+      for (const at of inputs) f.get(at).i32(blockBytes).op('i32.add').set(at)
+    }
+    const fillStates = (): void => {
+      f.get(flagsNow, flagsNow, isChunks).i32(flags.chunkEnd).op('i32.and', 'i32.or')
+      f.get(left).i32(1).op('i32.ne', 'select', 'i32x4.splat').set(lastRow)
+      for (const { counters, words } of states) {
+        for (let i = 0; i < 4; i++) words[8 + i]!.write(() => f.i32(iv[i]!).op('i32x4.splat'))
+        for (const [i, counter] of counters.entries()) words[12 + i]!.write(() => f.get(counter))
+        words[14]!.write(() => f.i32(blockBytes).op('i32x4.splat'))
+        words[15]!.write(() => f.get(lastRow))
+      }
+    }
+    const swizzle = level === 'relaxed' ? 'i8x16.relaxed_swizzle' : 'i8x16.swizzle'
+    const [a, b, c, d] = rows
+    const [t, u] = spare
+    const mix = (words: readonly Word[], message: number, index: number): void => {
+      const mixed = mixings[index]!.map((word) => words[word]!)
+      for (const [i, word] of mixed.entries()) {
+        word.read()
+        f.set(rows[i]!)
+      }
+      for (const [half, { turnD, turnB }] of halves.entries()) {
+        f.get(a, order)
+          .load('i32.load', 4 * (2 * index + half))
+          .load('v128.load', message)
+        f.op('i32x4.add').get(b).op('i32x4.add').set(a)
+        f.get(d, a)
+          .op('v128.xor')
+          .get(turnD === 16 ? by16 : by8)
+          .op(swizzle)
+          .set(d)
+        f.get(c, d).op('i32x4.add').set(c)
+        f.get(b, c).op('v128.xor').set(t)
+        f.get(t).i32(turnB).op('i32x4.shr_u').set(u)
+        f.get(t)
+          .i32(32 - turnB)
+          .op('i32x4.shl')
+          .get(u)
+          .op('v128.or')
+          .set(b)
+      }
+      for (const [i, word] of mixed.entries()) word.write(() => f.get(rows[i]!))
+    }
+    const rounds = (): void => {
+      f.get(base).i32(frame.order).op('i32.add').set(order)
+      f.doWhile(() => {
+        for (const first of [0, 4]) {
+          for (const { words, message } of states)
+            for (let index = first; index < first + 4; index++) mix(words, message, index)
+        }
+        f.get(order).i32(64).op('i32.add').tee(order).get(orderEnd).op('i32.ne')
+      })
+    }
+
+    f.v128(turnBy16).set(by16)
+    f.v128(turnBy8).set(by8)
+    f.get(base)
+      .i32(frame.order + 64 * schedule.length)
+      .op('i32.add')
+      .set(orderEnd)
+    f.i32(chunkBytes).i32(blockBytes).get(isChunks).op('select').set(stride)
+    f.doWhile(() => {
+      for (let i = 1; i < inputs.length; i++)
+        f.get(inputs[i - 1]!, stride)
+          .op('i32.add')
+          .set(inputs[i]!)
+      initialCounters()
+      for (const { words } of states) {
+        for (let i = 0; i < 8; i++) words[i]!.write(() => f.get(base).load('v128.load32_splat', frame.key + 4 * i))
+      }
+      f.get(flagBits, isChunks).i32(flags.chunkStart).op('i32.and', 'i32.or').set(flagsNow)
+      f.get(stride).i32(blockBytes).op('i32.div_u').set(left)
+      f.doWhile(() => {
+        loadMessages()
+        fillStates()
+        rounds()
+        for (const { words } of states) {
+          for (let i = 0; i < 8; i++) {
+            words[i]!.write(() => {
+              words[i]!.read()
+              words[8 + i]!.read()
+              f.op('v128.xor')
+            })
+          }
+        }
         f.get(flagBits).set(flagsNow)
         f.get(left).i32(1).op('i32.sub').tee(left)
       })
-      for (let half = 0; half < 2; half++) {
-        for (const [i, row] of transpose(f, v.slice(4 * half, 4 * half + 4), spare).entries())
-          f.get(out, row).store('v128.store', 32 * i + 16 * half)
+      for (const { words } of states) {
+        for (const first of [0, 4]) {
+          for (const [i, row] of rows.entries()) {
+            words[first + i]!.read()
+            f.set(row)
+          }
+          transpose(f, rows, spare)
+          for (const [i, row] of rows.entries()) f.get(out, row).store('v128.store', valueBytes * i + 4 * first)
+        }
+        f.get(out)
+          .i32(4 * valueBytes)
+          .op('i32.add')
+          .set(out)
       }
-      f.get(out).i32(4 * valueBytes).op('i32.add').set(out)
-      f.get(inputs[3]!).set(input)
-      f.get(counterLow).i32(4).get(counted).op('i32.and', 'i32.add').tee(counterLow)
-      f.i32(4).get(counted).op('i32.and', 'i32.lt_u').get(counterHigh).op('i32.add').set(counterHigh)
-      f.get(quads).i32(1).op('i32.sub').tee(quads)
+      // each pointer has gone through its input: the last one's is where the next inputs begin
+      f.get(inputs.at(-1)!).set(input)
+      f.get(counterLow, isChunks)
+        .i32(4 * groups)
+        .op('i32.and', 'i32.add')
+        .tee(counterLow)
+      f.get(isChunks)
+        .i32(4 * groups)
+        .op('i32.and', 'i32.lt_u')
+        .get(counterHigh)
+        .op('i32.add')
+        .set(counterHigh)
+      f.get(count).i32(1).op('i32.sub').tee(count)
     })
   })
-}
-
-type Mixing = (typeof mixings)[number]
-
-function emitRounds(
-  f: FunctionBody,
-  level: Exclude<SimdLevel, 'scalar'>,
-  base: Local,
-  v: readonly Local[],
-  [mask16, mask8, t]: [Local, Local, Local]
-): void {
-  const swizzle = level === 'relaxed' ? 'i8x16.relaxed_swizzle' : 'i8x16.swizzle'
-  const turnBytes = (x: Local, y: Local, mask: Local): void => void f.get(x, y).op('v128.xor').get(mask).op(swizzle).set(x)
-  const turnBits = (x: Local, y: Local, bits: number): void => {
-    f.get(x, y).op('v128.xor').tee(t).i32(bits).op('i32x4.shr_u')
-    f.get(t).i32(32 - bits).op('i32x4.shl', 'v128.or').set(x)
-  }
-  const addMessage = ([a, b]: Mixing, word: number): void => {
-    f.get(v[a]!, v[b]!).op('i32x4.add').get(base).load('v128.load', frame.message + 16 * word).op('i32x4.add').set(v[a]!)
-  }
-  for (const words of schedule) {
-    for (const [i, mixing] of mixings.entries()) {
-      const [a, b, c, d] = mixing
-      addMessage(mixing, words[2 * i]!)
-      turnBytes(v[d]!, v[a]!, mask16)
-      f.get(v[c]!, v[d]!).op('i32x4.add').set(v[c]!)
-      turnBits(v[b]!, v[c]!, 12)
-      addMessage(mixing, words[2 * i + 1]!)
-      turnBytes(v[d]!, v[a]!, mask8)
-      f.get(v[c]!, v[d]!).op('i32x4.add').set(v[c]!)
-      turnBits(v[b]!, v[c]!, 7)
-    }
-  }
 }
