@@ -75,9 +75,16 @@ export const frame = {
 } as const
 export const frameBytes = 1728
 
+/** Words as the module reads them. */
+export function littleEndian(words: readonly number[]): Uint8Array {
+  const bytes = new DataView(new ArrayBuffer(4 * words.length))
+  for (const [i, word] of words.entries()) bytes.setUint32(4 * i, word, true)
+  return new Uint8Array(bytes.buffer)
+}
+
 /** What stands at `frame.order` of the frame at this address. */
-export function messageAddresses(frameAddress: number): Uint32Array {
-  return Uint32Array.from(schedule.flat(), (word) => frameAddress + frame.message + 16 * word)
+export function messageAddresses(frameAddress: number): Uint8Array {
+  return littleEndian(schedule.flat().map((word) => frameAddress + frame.message + 16 * word))
 }
 
 /** Functions of the module. Addresses and lengths are in bytes; a counter is given as its low and its high half. */
