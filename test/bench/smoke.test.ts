@@ -47,7 +47,14 @@ describe('benchmarks at smoke size', { timeout: 120_000 }, () => {
   it('measure the kernel', async () => {
     const { rows } = await smoke(kernel)
     expect(idsOf(rows)).toEqual(
-      expect.arrayContaining(['encode-6+6', 'reconstruct-10+10-1', 'reconstruct-10+4-4', 'blake3-wasm'])
+      expect.arrayContaining([
+        'encode-6+6',
+        'reconstruct-10+10-1',
+        'reconstruct-10+4-4',
+        'blake3-hash-wasm',
+        'blake3-scalar',
+        'blake3-check-1KiB'
+      ])
     )
   })
 
