@@ -18,7 +18,7 @@ export interface Blake3Options extends Blake3Mode {
   outputBytes?: number
 }
 
-/** The stack of subtrees that wait for what is to their right (paper, section 5.1): 64 chunks each and more. */
+/** The stack of subtrees that wait for what is to their right (paper, section 5.1): a run each, or more. */
 const stackMax = 48
 const noBytes = new Uint8Array(0)
 

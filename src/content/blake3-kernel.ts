@@ -19,9 +19,11 @@ import {
   valueBytes
 } from './blake3-module.ts'
 
-/** Chunks that are hashed at a time: what is copied stays in the processor's cache. A power of two. */
-export const runChunksMax = 64
+/** Chunks whose values fit the scratch. A power of two: a run of so many is a subtree. */
+export const runChunksMax = 256
 export const runBytesMax = runChunksMax * chunkBytes
+/** Bytes that are copied, or touched, and then hashed: they stay in the processor's cache in between. Whole chunks. */
+const pieceBytesMax = 65_536
 
 /** Where a mode of BLAKE3 starts from (paper, section 2.3). */
 export interface Blake3Start {
@@ -49,8 +51,8 @@ export interface KernelInit {
 
 /** Of `scratch`: the frame, the chaining values of a run, and a chunk to copy through. */
 export const scratchBytesMin = frameBytes + runChunksMax * valueBytes + chunkBytes
-/** With this much, input from elsewhere is copied in whole runs. */
-export const scratchBytesGood = scratchBytesMin - chunkBytes + runBytesMax
+/** With this much, input from elsewhere is copied in pieces that are worth it. */
+export const scratchBytesGood = scratchBytesMin - chunkBytes + pieceBytesMax
 
 /** Serves one thread, and one caller at a time: what `values` shows is gone with the next call. */
 export class Blake3Kernel {
@@ -81,7 +83,7 @@ export class Blake3Kernel {
     this.#values = address + frameBytes
     this.#copy = this.#values + runChunksMax * valueBytes
     const room = address + bytes - this.#copy
-    this.#copyBytes = Math.min(runBytesMax, room - (room % chunkBytes))
+    this.#copyBytes = Math.min(pieceBytesMax, room - (room % chunkBytes))
     this.#scratchEnd = this.#copy + this.#copyBytes
     const isShared = this.#memory.buffer instanceof SharedArrayBuffer
     this.#exports = instantiate(blake3Module(level, isShared), this.#memory) as unknown as Blake3Exports
@@ -104,19 +106,16 @@ export class Blake3Kernel {
    * @returns how many there are
    */
   chunks(bytes: Uint8Array, firstChunk: number): number {
-    const step = this.#isHere(bytes) ? runBytesMax : this.#copyBytes
+    const isHere = this.#isHere(bytes)
+    const step = isHere ? pieceBytesMax : this.#copyBytes
     for (let at = 0; at < bytes.length; at += step) {
-      const piece = bytes.length <= step ? bytes : bytes.subarray(at, at + step)
+      const length = Math.min(step, bytes.length - at)
+      const address = this.#place(length === bytes.length ? bytes : bytes.subarray(at, at + length))
+      if (isHere && this.level !== 'scalar') this.#exports.touch(this.#frame, address, length)
       const chunk = firstChunk + at / chunkBytes
-      this.#exports.chunks(
-        this.#frame,
-        this.#place(piece),
-        piece.length,
-        chunk >>> 0,
-        Math.floor(chunk / 2 ** 32),
-        this.#flags,
-        this.#values + at / valueBytes
-      )
+      const high = Math.floor(chunk / 2 ** 32)
+      const out = this.#values + (at / chunkBytes) * valueBytes
+      this.#exports.chunks(this.#frame, address, length, chunk >>> 0, high, this.#flags, out)
     }
     return Math.ceil(bytes.length / chunkBytes)
   }
@@ -125,18 +124,8 @@ export class Blake3Kernel {
    * Goes up the tree from `count` chaining values in `values`: a level at a time, an odd one at the end as it is, until
    * `levels` are done or `atMost` are left. @returns how many are left
    */
-  fold(
-    count: number,
-    { levels = Number.POSITIVE_INFINITY, atMost = 1 }: { levels?: number; atMost?: number } = {}
-  ): number {
-    let left = count
-    for (let level = 0; level < levels && left > atMost; level++) {
-      const pairs = left >>> 1
-      this.#exports.parents(this.#frame, this.#values, pairs, this.#flags, this.#values)
-      if (left % 2 === 1) this.#move(this.#values + (left - 1) * valueBytes, this.#values + pairs * valueBytes)
-      left = pairs + (left % 2)
-    }
-    return left
+  fold(count: number, { levels = 32, atMost = 1 }: { levels?: number; atMost?: number } = {}): number {
+    return this.#exports.fold(this.#frame, this.#values, count, levels, atMost, this.#flags)
   }
 
   /** The first `count` chaining values, 32 bytes each: a view, good until the next call. */
@@ -201,10 +190,6 @@ export class Blake3Kernel {
 
   #put(at: number, bytes: Uint8Array): void {
     this.#here.set(bytes, this.#frame + at)
-  }
-
-  #move(from: number, to: number): void {
-    this.#here.copyWithin(to, from, from + valueBytes)
   }
 }
 

@@ -126,8 +126,13 @@ export interface Blake3Exports {
     flags: number,
     out: number
   ) => void
-  /** Chaining values of `pairs` parents, whose children's stand one after the other at `input`. `out` may be `input`. */
-  parents: (frame: number, input: number, pairs: number, flags: number, out: number) => void
+  /**
+   * Goes up the tree from the `count` chaining values at `values`, in place: a level at a time, an odd one at the end as it
+   * is, until `levels` are done or `atMost` are left. @returns how many are left
+   */
+  fold: (frame: number, values: number, count: number, levels: number, atMost: number, flags: number) => number
+  /** Reads one word of each cache line, in order, and leaves their sum at `frame.output`: see `emitTouch`. */
+  touch: (frame: number, input: number, bytes: number) => void
 }
 
 const modules = new Map<string, WasmModule>()
@@ -147,7 +152,8 @@ function emit(level: SimdLevel, shared: boolean): Uint8Array<ArrayBuffer> {
   const many =
     level === 'scalar' ? [] : [2, 1].map((groups) => ({ groups, index: emitMany(builder, level, groups as 1 | 2) }))
   emitChunks(builder, compress, open, many)
-  emitParents(builder, compress, many)
+  emitFold(builder, emitParents(builder, compress, many))
+  emitTouch(builder)
   return builder.toBytes()
 }
 
@@ -277,8 +283,9 @@ function emitChunks(builder: ModuleBuilder, compress: number, open: number, many
   })
 }
 
-function emitParents(builder: ModuleBuilder, compress: number, many: Many): void {
-  builder.function('parents', i32s(['frame', 'input', 'pairs', 'flags', 'out']), [], (f, p) => {
+/** Chaining values of `pairs` parents, whose children's stand one after the other at `input`. `out` may be `input`. */
+function emitParents(builder: ModuleBuilder, compress: number, many: Many): number {
+  return builder.function('parents', i32s(['frame', 'input', 'pairs', 'flags', 'out']), [], (f, p) => {
     const [base, input, pairs, flagBits, out] = p
     const count = f.local('i32')
     f.get(flagBits).i32(flags.parent).op('i32.or').set(flagBits)
@@ -303,6 +310,50 @@ function emitParents(builder: ModuleBuilder, compress: number, many: Many): void
         f.get(pairs).i32(1).op('i32.sub').tee(pairs)
       })
     })
+  })
+}
+
+function emitFold(builder: ModuleBuilder, parents: number): void {
+  builder.function('fold', i32s(['frame', 'values', 'count', 'levels', 'atMost', 'flags']), ['i32'], (f, p) => {
+    const [base, values, count, levels, atMost, flagBits] = p
+    const [pairs, odd] = [f.local('i32'), f.local('i32')]
+    const hasMore = (): void => void f.get(count, atMost).op('i32.gt_u').get(levels).i32(0).op('i32.ne', 'i32.and')
+    hasMore()
+    f.if(() => {
+      f.doWhile(() => {
+        f.get(count).i32(1).op('i32.shr_u').set(pairs)
+        f.get(base, values, pairs, flagBits, values).call(parents)
+        f.get(count).i32(1).op('i32.and').tee(odd)
+        f.if(() => {
+          f.get(values, pairs).i32(valueBytes).op('i32.mul', 'i32.add')
+          f.get(values, count).i32(1).op('i32.sub').i32(valueBytes).op('i32.mul', 'i32.add')
+          f.i32(valueBytes).memoryCopy()
+        })
+        f.get(pairs, odd).op('i32.add').set(count)
+        f.get(levels).i32(1).op('i32.sub').set(levels)
+        hasMore()
+      })
+    })
+    f.get(count)
+  })
+}
+
+/**
+ * Eight chunks read side by side are eight streams of 1 KiB, which is too short for the processor to foresee: input that is
+ * not in its cache is read in order first. That costs 1% where it was in the cache, and gains 15% where it was not.
+ */
+function emitTouch(builder: ModuleBuilder): void {
+  builder.function('touch', i32s(['frame', 'input', 'bytes']), [], (f, [base, input, bytes]) => {
+    const [sum, end] = [f.local('i32'), f.local('i32')]
+    f.get(input, bytes).op('i32.add').set(end)
+    f.get(bytes)
+    f.if(() => {
+      f.doWhile(() => {
+        f.get(sum, input).load('i32.load8_u').op('i32.add').set(sum)
+        f.get(input).i32(64).op('i32.add').tee(input).get(end).op('i32.lt_u')
+      })
+    })
+    f.get(base, sum).store('i32.store', frame.output)
   })
 }
 
