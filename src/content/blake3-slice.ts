@@ -70,7 +70,8 @@ export function sliceOf(block: Uint8Array, tree: Blake3Tree, start: number, end:
 
 /**
  * Bytes `start` to `end` (exclusive) of the block with this digest, out of a slice that somebody else made: a view of it.
- * They are fewer than asked for only where the block ends before `end`, which the slice then proves.
+ * They are fewer than asked for only where the block ends before `end`, which the slice then proves. Nobody may write to the
+ * slice meanwhile, nor to what it gives.
  *
  * @param root 32 bytes
  * @throws HoldfastError `WRONG` unless the slice is, to the bit, the one that an honest holder makes for this range
