@@ -20,6 +20,8 @@ export interface Blake3Options extends Blake3Mode {
 
 /** The stack of subtrees that wait for what is to their right (paper, section 5.1): a run each, or more. */
 const stackMax = 48
+/** Of what is held back, room for so much at first; a run at last. */
+const heldBytesMin = 4096
 const noBytes = new Uint8Array(0)
 
 /** @throws HoldfastError `BAD_INPUT` for a key of another length, or both a key and a context */
@@ -31,7 +33,7 @@ export function startOf(kernel: Blake3Kernel, { key, context }: Blake3Mode): Bla
   }
   if (context === undefined) return hashStart
   const hasher = new Blake3Hasher(kernel, { key: hashStart.key, flags: flags.deriveKeyContext })
-  return { key: hasher.update(utf8.encode(context)).digest(), flags: flags.deriveKeyMaterial }
+  return { key: hasher.digestOf(utf8.encode(context)), flags: flags.deriveKeyMaterial }
 }
 
 /** The digest of the bytes. Where they lie in the kernel's memory they are not copied. */
@@ -99,7 +101,12 @@ export class Blake3Hasher {
 
   #hold(bytes: Uint8Array): void {
     if (bytes.length === 0) return
-    if (this.#held.length === 0) this.#held = new Uint8Array(runBytesMax)
+    const needed = this.#heldBytes + bytes.length
+    if (needed > this.#held.length) {
+      const larger = new Uint8Array(Math.min(runBytesMax, Math.max(heldBytesMin, 2 * needed)))
+      larger.set(this.#held.subarray(0, this.#heldBytes))
+      this.#held = larger
+    }
     this.#held.set(bytes, this.#heldBytes)
     this.#heldBytes += bytes.length
   }
