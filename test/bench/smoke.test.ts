@@ -52,7 +52,9 @@ describe('benchmarks at smoke size', { timeout: 120_000 }, () => {
         'encode-4+2-scalar-place',
         'reconstruct-10+10-5-scalar-place',
         'reconstruct-10+4-4-npm',
-        'blake3-wasm'
+        'blake3-hash-wasm',
+        'blake3-scalar',
+        'blake3-check-1KiB'
       ])
     )
   })

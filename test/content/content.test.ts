@@ -1,37 +1,8 @@
-import { blake3 as independent } from '@noble/hashes/blake3.js'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
-import { nativeBlake3, wasmBlake3 } from '../../src/content/blake3.ts'
 import { CID, cidOfNode, cidOfShard, codecs, matchesCid, parseCid } from '../../src/content/cid.ts'
 import { encodeManifest, type Manifest, readManifest } from '../../src/content/manifest.ts'
-
-/** The input of BLAKE3's published vectors: bytes 0, 1, ... 250, 0, 1, ... */
-const pattern = (length: number): Uint8Array => Uint8Array.from({ length }, (_, i) => i % 251)
-const publishedLengths = [
-  0, 1, 2, 3, 4, 5, 6, 7, 8, 63, 64, 65, 127, 128, 129, 1023, 1024, 1025, 2048, 2049, 3072, 3073, 4096, 4097, 5120,
-  5121, 6144, 6145, 7168, 7169, 8192, 8193, 16384, 31744, 102400
-]
-
-describe('BLAKE3', () => {
-  it('agrees with an independent implementation at every published length', async () => {
-    const wasm = await wasmBlake3()
-    const native = nativeBlake3()
-    expect(publishedLengths.length).toBe(35)
-    for (const length of publishedLengths) {
-      const input = pattern(length)
-      const expected = Buffer.from(independent(input)).toString('hex')
-      expect(Buffer.from(wasm.digest(input)).toString('hex'), `wasm, ${length} bytes`).toBe(expected)
-      if (native !== undefined)
-        expect(Buffer.from(native.digest(input)).toString('hex'), `native, ${length} bytes`).toBe(expected)
-    }
-  })
-
-  it('gives the published digest of nothing', async () => {
-    expect(Buffer.from((await wasmBlake3()).digest(new Uint8Array(0))).toString('hex')).toBe(
-      'af1349b9f5f9a1a6a0404dea36dcc9499bcb25c9adc112b7cc9a93cae41f3262'
-    )
-  })
-})
+import { pattern } from './pattern.ts'
 
 describe('CIDs', () => {
   it('of shards are raw blocks under BLAKE3; of nodes, sha2-256', () => {

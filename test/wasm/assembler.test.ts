@@ -65,6 +65,19 @@ describe.each([false, true])('a module on a memory (shared: %s)', (shared) => {
   })
 })
 
+it('compares and subtracts lanes, which is how a counter carries', () => {
+  const builder = new ModuleBuilder({ initialPages: 1 })
+  builder.function('carry', ['i32', 'i32'], [], (f, [low, high]) => {
+    const sum = f.local('v128')
+    f.v128(bytesOf(16, (i) => (i % 4 === 0 ? i / 4 : 0)))
+    f.get(low).op('i32x4.splat', 'i32x4.add').set(sum)
+    f.i32(0).get(high).op('i32x4.splat').get(sum, low).op('i32x4.splat', 'i32x4.lt_u', 'i32x4.sub').store('v128.store')
+  })
+  const memory = createMemory({ initialPages: 1 })
+  instantiate(compile(builder.toBytes()), memory).carry!(-2, 7)
+  expect([...new Uint32Array(memory.buffer, 0, 4)]).toEqual([7, 7, 8, 8])
+})
+
 it('what the engine is said to have, it has; what is wrong, it refuses', () => {
   expect(['relaxed', 'simd', 'scalar']).toContain(simdLevel)
   const broken = new ModuleBuilder({ initialPages: 0 })
