@@ -10,9 +10,17 @@ import { type Blake3Tree, type GroupBytes, groupSizes, treeOf } from '../../src/
 import { type SimdLevel, simdLevel } from '../../src/wasm/assembler.ts'
 import { createMemory, pageBytes, type WasmMemory } from '../../src/wasm/engine.ts'
 import { seededBytes } from '../data.ts'
-import { expectSame, type RowSpec, ratesOf, rateUnits, type Sampling, timed, WrongAnswerError } from '../harness.ts'
+import {
+  expectSame,
+  measureRows,
+  type RowSpec,
+  ratesOf,
+  rateUnits,
+  type Sampling,
+  timed,
+  WrongAnswerError
+} from '../harness.ts'
 import type { Row } from '../result.ts'
-import { measureSideBySide } from './side-by-side.ts'
 
 export interface Blake3RowsInit {
   seed: number
@@ -98,13 +106,11 @@ export async function blake3Rows(init: Blake3RowsInit): Promise<Row[]> {
       }
     })
   ]
-  const rates = await measureSideBySide(specs, init)
+  const { sampling, signal } = init
+  const proofs = groupSizes.flatMap((size) => proofSpecs(init, blocks, size))
   return [
-    ...rates,
-    ...(await measureSideBySide(
-      groupSizes.flatMap((size) => proofSpecs(init, blocks, size)),
-      init
-    ))
+    ...(await measureRows(specs.map((spec) => ({ ...spec, sampling, signal })))),
+    ...(await measureRows(proofs.map((spec) => ({ ...spec, sampling, signal }))))
   ]
 }
 

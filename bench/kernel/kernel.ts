@@ -6,6 +6,7 @@ import type { Row } from '../result.ts'
 import { blake3Rows } from './blake3.ts'
 import { findContenders } from './contenders.ts'
 import { erasureRows } from './erasure.ts'
+import { wholePathRow, wholePathSizes } from './whole-path.ts'
 
 const codes: readonly Code[] = [
   { k: 4, m: 2 },
@@ -33,6 +34,14 @@ export const kernel: Benchmark = {
       const erasureSampling = isFull ? { warmups: 3, samples: 15 } : sampling
       const init = { contenders, code, shardBytes, seed, productBytes, sampling: erasureSampling, signal }
       rows.push(...(await erasureRows(init)))
+    }
+    progress('kernel: the whole path')
+    for (const code of [
+      { k: 6, m: 6 },
+      { k: 10, m: 10 }
+    ]) {
+      for (const threads of [1, 2])
+        rows.push(await wholePathRow({ code, threads, ...wholePathSizes(isFull), seed, sampling, signal }))
     }
     progress('kernel: BLAKE3')
     rows.push(...(await blake3Rows({ seed, blocks, proofs, sampling, signal })))

@@ -11,7 +11,7 @@ import { getObjects, putObjects, type Work } from './round.ts'
 import { clientDescription } from './s3-client.ts'
 import { withNetwork } from './with-network.ts'
 
-const units = { gatewayPeak: 'MB', gatewayBefore: 'MB', providerPeak: 'MB', rate: 'MB/s' } as const
+const units = { gatewayPeak: 'MB', gatewayBefore: 'MB', providerPeak: 'MB', loopDelayP99: 'ms', rate: 'MB/s' } as const
 type Sample = Record<keyof typeof units, number>
 
 const bucket = 'bench'
@@ -37,11 +37,14 @@ export const memory: Benchmark = {
       return await withNetwork(init, async ({ network, client }) => {
         if (what === 'upload') await client.createBucket(bucket)
         const { now } = await network.gatewayMemory()
+        await network.gatewayLoopDelayMs() // from here on
         const { bytes, seconds } = await work({ network, client, bucket, objects: [object], width: 1 })
+        const loopDelayP99 = await network.gatewayLoopDelayMs()
         const { peak } = await network.gatewayMemory()
         return {
           gatewayPeak: peak / 1e6,
           gatewayBefore: now / 1e6,
+          loopDelayP99,
           providerPeak: (await network.providerPeakBytes()) / 1e6,
           rate: megabytesPerSecond(bytes, seconds)
         }
@@ -69,6 +72,7 @@ export const memory: Benchmark = {
         clientDescription,
         'Peaks are the highest resident set since the process started (VmHWM), which includes its start; the network is started anew between upload and download. providerPeak: the largest among the providers.',
         'gatewayBefore: resident set when the network was ready.',
+        'loopDelayP99: how late the event loop of the gateway was, 99th percentile of samples 10 ms apart, while client, gateway and providers shared the cores.',
         'One PUT, one GET; the download is compared byte for byte before either counts.'
       ],
       rows: (['upload', 'download'] as const).map((what) => ({

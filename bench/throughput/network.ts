@@ -19,6 +19,8 @@ const startMsMax = 180 * secondMs
 const settleMsMax = 300 * secondMs
 const settlePollMs = 50
 const stopGraceMs = 30 * secondMs
+/** Between two samples of the event loop: prom-client's default. */
+const loopSampleMs = 10
 const stderrBytesKept = 8192
 
 export interface NetworkInit {
@@ -101,6 +103,17 @@ export class BenchNetwork {
 
   async gatewayMemory(): Promise<ResidentBytes> {
     return await residentBytesOf(this.#gatewayPid)
+  }
+
+  /**
+   * 99th percentile of how late the gateway's event loop was since this was last asked, milliseconds. Node samples it every
+   * 10 ms and counts those in.
+   */
+  async gatewayLoopDelayMs(): Promise<number> {
+    const response = await fetch(`${this.file.admin}/metrics`, { signal: this.#signal })
+    const found = /^nodejs_eventloop_lag_p99_seconds (\S+)$/m.exec(await response.text())
+    if (found === null) throw new Error('the gateway does not say how late its event loop is')
+    return Math.max(0, Number(found[1]) * 1000 - loopSampleMs)
   }
 
   /** The highest peak among the providers. */

@@ -12,7 +12,7 @@ import type { CID } from 'multiformats/cid'
 import { buildConnector, type Dispatcher, Pool } from 'undici'
 import type { Clock } from '../base/clock.ts'
 import { check, type ErrorCode, HoldfastError, isCode } from '../base/errors.ts'
-import { limits, secondMs } from '../base/limits.ts'
+import { KiB, limits, secondMs } from '../base/limits.ts'
 import { decodeOffer, type Offer, type VerifySignature } from '../market/offer.ts'
 import type { Network } from '../net/network.ts'
 import { type PeerCertificate, peerIdOfCertificate } from '../net/peer-tls.ts'
@@ -29,6 +29,7 @@ const connectionsPerProvider = 8
 /** Providers with open connections. */
 const poolsMax = 512
 const errorBytesMax = 4096
+const bulkBytesMin = 128 * KiB
 
 export interface HttpsProviderClientComponents {
   network: Pick<Network, 'request'>
@@ -62,6 +63,7 @@ export class HttpsProviderClient implements ProviderClient {
   /** Least recently used first. */
   readonly #pools = new Map<string, Pool>()
   #isClosed = false
+  #lastTurn: Promise<void> = Promise.resolve()
 
   constructor({ network, certificate, verifySignature, clock }: HttpsProviderClientComponents) {
     this.#network = network
@@ -78,6 +80,8 @@ export class HttpsProviderClient implements ProviderClient {
     }
     if (options.announce === true) headers[dataHeaders.announce] = '1'
     const { signal } = options
+    if (bytes.length >= bulkBytesMin) await this.#bulkTurn()
+    signal?.throwIfAborted()
     const answer = await this.#ask(provider, {
       method: 'PUT',
       path: `${shardsPath}${cid}`,
@@ -118,6 +122,15 @@ export class HttpsProviderClient implements ProviderClient {
   async getOffer(provider: ProviderRef, signal?: AbortSignal): Promise<Offer> {
     const bytes = await this.#network.request(provider, controlProtocols.offer, new Uint8Array(), signal)
     return await decodeOffer(bytes, provider.peerId, this.#verifySignature)
+  }
+
+  /**
+   * One large body a turn of the event loop: encrypting it takes a millisecond, and a segment's shards, which come at the
+   * same moment, would keep everybody else waiting for twenty.
+   */
+  #bulkTurn(): Promise<void> {
+    this.#lastTurn = this.#lastTurn.then(() => new Promise((resolve) => setImmediate(resolve)))
+    return this.#lastTurn
   }
 
   /** Ends all connections; requests under way fail. */

@@ -54,7 +54,8 @@ describe('benchmarks at smoke size', { timeout: 120_000 }, () => {
         'reconstruct-10+4-4-npm',
         'blake3-hash-wasm',
         'blake3-scalar',
-        'blake3-check-1KiB'
+        'blake3-check-1KiB',
+        'whole-path-10+10-t2'
       ])
     )
   })
