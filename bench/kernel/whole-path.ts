@@ -31,7 +31,7 @@ export async function wholePathRow(init: WholePathInit): Promise<Row> {
   const { code, threads, shardBytes, segments, seed, sampling, signal } = init
   const length = code.k * shardBytes
   const slabBytes = (code.k + code.m) * shardBytes
-  const sizes = { intakeBytes: 64 * KiB, writeBytes: segmentsAtOnce * slabBytes, readBytes: 64 * KiB }
+  const sizes = { writeBytes: segmentsAtOnce * slabBytes, readBytes: 64 * KiB }
   const memory = createCodingMemory(sizes, threads)
   const codec = createWorkerCodec(memory)
   const plain = seededBytes(seed, segments * length)

@@ -3,9 +3,7 @@ import { createMemory, pageBytes, type WasmMemory } from '../wasm/engine.ts'
 import { Arena } from './arena.ts'
 
 export interface Arenas {
-  /** What clients have sent and is not being coded yet. */
-  intake: Arena
-  /** Segments being coded and sent. */
+  /** Segments being filled, coded and sent. */
   writes: Arena
   /** Shards being fetched. */
   reads: Arena
@@ -19,7 +17,6 @@ export interface CodingMemory extends Arenas {
 }
 
 export interface ArenaSizes {
-  intakeBytes: number
   writeBytes: number
   readBytes: number
 }
@@ -27,7 +24,7 @@ export interface ArenaSizes {
 const scratchBytes = 512 * 1024
 
 /** @param threads how many will code in it */
-export function createCodingMemory({ intakeBytes, writeBytes, readBytes }: ArenaSizes, threads: number): CodingMemory {
+export function createCodingMemory({ writeBytes, readBytes }: ArenaSizes, threads: number): CodingMemory {
   const scratchEnd = threads * scratchBytes
   const total = scratchEnd + writeBytes + readBytes
   const pages = Math.ceil(total / pageBytes)
@@ -35,7 +32,6 @@ export function createCodingMemory({ intakeBytes, writeBytes, readBytes }: Arena
   const memory = createMemory({ initialPages: pages, maximumPages: pages, shared: true })
   return {
     memory,
-    intake: new Arena(new ArrayBuffer(intakeBytes)),
     scratch: Array.from({ length: threads }, (_, i) => ({ address: i * scratchBytes, bytes: scratchBytes })),
     writes: new Arena(memory.buffer, scratchEnd, scratchEnd + writeBytes),
     reads: new Arena(memory.buffer, scratchEnd + writeBytes, total)
@@ -43,7 +39,6 @@ export function createCodingMemory({ intakeBytes, writeBytes, readBytes }: Arena
 }
 
 /** For a codec on the calling thread. */
-export function createArenas({ intakeBytes, writeBytes, readBytes }: ArenaSizes): Arenas {
-  const [intake, writes, reads] = [intakeBytes, writeBytes, readBytes].map((bytes) => new Arena(new ArrayBuffer(bytes)))
-  return { intake: intake!, writes: writes!, reads: reads! }
+export function createArenas({ writeBytes, readBytes }: ArenaSizes): Arenas {
+  return { writes: new Arena(new ArrayBuffer(writeBytes)), reads: new Arena(new ArrayBuffer(readBytes)) }
 }

@@ -26,11 +26,10 @@ export interface WriterComponents {
   peers: Peers
   codec: SegmentCodec
   guard: LeaseGuard
-  /** Bytes that clients have sent and that are not in a slab yet, and where they are kept. */
-  intake: FairBudget
-  blocks: Arena
-  /** Slabs of segments being coded and sent. */
+  /** Slabs of segments being filled, coded and sent. */
   slabs: Arena
+  /** The bytes of `slabs`: who may take how many next. */
+  memory: FairBudget
   clock: Clock
   random: Random
   log: Log
@@ -60,8 +59,6 @@ export interface WrittenSegment {
 const segmentsInFlightMax = 4
 /** A client that is too slow to fill a segment is given room for less at a time, down to this. */
 const windowBytesMin = 64 * KiB
-/** What is taken at a time for bytes that come in. */
-const blockBytes = 256 * KiB
 /** The hash of less than this is done sooner than a worker has been asked. */
 const workerDigestBytesMin = 64 * KiB
 
@@ -119,7 +116,8 @@ export class SegmentWriter {
           }
           const segment = this.#filling
           const taken = Math.min(chunk.length - at, segment.capacity - segment.length)
-          segment.add(chunk.subarray(at, at + taken))
+          segment.bytes.set(chunk.subarray(at, at + taken), segment.length)
+          segment.length += taken
           this.size += taken
           at += taken
           if (segment.length === segment.capacity) {
@@ -207,19 +205,36 @@ export class SegmentWriter {
   }
 
   async #open(remaining: number | undefined): Promise<OpenSegment> {
-    const { intake, blocks, slabs } = this.#components
+    const { memory, slabs } = this.#components
     const code = this.code(Math.min(this.#shardBytesMax({ k: 1, m: 0 }), remaining ?? Number.POSITIVE_INFINITY))
-    // Half of the slabs' memory at most: one segment is coded while another is sent.
+    // Half of the memory at most: one segment is coded while another is sent.
     const whole = code.k * this.#shardBytesMax(code, Math.floor(slabs.capacity / 2))
-    const capacity = Math.max(1, Math.min(whole, this.#windowBytes, intake.capacity, remaining ?? whole))
-    const hold = await intake.acquire(capacity, this.#signal)
-    const segment = new OpenSegment(code, capacity, hold, blocks)
+    const capacity = Math.max(1, Math.min(whole, this.#windowBytes, remaining ?? whole))
+    const slabBytes = shardBytesFor(capacity, code) * (code.k + code.m)
+    const hold = await memory.acquire(slabBytes, this.#signal)
+    const segment: OpenSegment = { code, capacity, length: 0, ...(await this.#slab(slabBytes, hold)) }
     hold.canGiveUp(() => {
       if (this.#filling !== segment) return // closed already, and on its way
       this.#windowBytes = Math.max(windowBytesMin, 2 * segment.length)
       if (segment.length > 0) this.#close(segment)
     })
     return segment
+  }
+
+  async #slab(byteLength: number, hold: Hold): Promise<Slab> {
+    try {
+      const { bytes, release } = await this.#components.slabs.take(byteLength, this.#signal)
+      return {
+        bytes,
+        release: () => {
+          release()
+          hold.release()
+        }
+      }
+    } catch (error) {
+      hold.release()
+      throw error
+    }
   }
 
   /** Bytes of a shard, so that a segment of the code takes at most `slabBytes`. */
@@ -242,26 +257,18 @@ export class SegmentWriter {
         this.#failure ??= { error }
         this.#stop.abort(error)
       })
-      .finally(() => {
-        segment.release()
-        this.#pending.delete(work)
-      })
+      .finally(() => this.#pending.delete(work))
     this.#pending.add(work)
   }
 
-  /** Moves the segment's bytes to a slab, in its turn, and hashes them there. */
-  async #enter(segment: OpenSegment, before: Promise<void>): Promise<FilledSegment> {
+  /** Has the segment's bytes hashed, in their turn. */
+  async #enter({ code, length, bytes, release }: OpenSegment, before: Promise<void>): Promise<FilledSegment> {
     await before
-    const { slabs, codec } = this.#components
-    const { code, length } = segment
-    const slab = await slabs.take(shardBytesFor(length, code) * (code.k + code.m), this.#signal)
-    segment.copyTo(slab.bytes)
-    segment.release()
-    this.#digest ??= length < workerDigestBytesMin ? syncDigest() : codec.startDigest()
+    this.#digest ??= length < workerDigestBytesMin ? syncDigest() : this.#components.codec.startDigest()
     // Before it is encrypted in the same place; who comes next need not wait for it.
-    const hashed = this.#digest.update(slab.bytes.subarray(0, length))
+    const hashed = this.#digest.update(bytes.subarray(0, length))
     hashed.catch(() => {}) // awaited by whoever codes the segment
-    return { code, length, slab, hashed }
+    return { code, length, slab: { bytes, release }, hashed }
   }
 
   readonly #slots: WrittenSegment[][] = []
@@ -366,62 +373,15 @@ export class SegmentWriter {
   }
 }
 
-/** A segment as it comes in. Chunks are copied out at once: kept, they would be old when they go, and cost the collector. */
-class OpenSegment {
-  readonly code: Code
+/** A segment that is being filled, in its slab. */
+interface OpenSegment extends Slab {
+  code: Code
   /** Bytes of the object it takes. */
-  readonly capacity: number
-  length = 0
-  readonly #hold: Hold
-  readonly #arena: Arena
-  readonly #blocks: Slab[] = []
-  /** Bytes in the last block. */
-  #filled = 0
-
-  constructor(code: Code, capacity: number, hold: Hold, arena: Arena) {
-    this.code = code
-    this.capacity = capacity
-    this.#hold = hold
-    this.#arena = arena
-  }
-
-  add(chunk: Uint8Array): void {
-    for (let at = 0; at < chunk.length; ) {
-      let block = this.#blocks.at(-1)
-      if (block === undefined || this.#filled === block.bytes.length) {
-        block = this.#newBlock()
-        this.#blocks.push(block)
-        this.#filled = 0
-      }
-      const taken = Math.min(chunk.length - at, block.bytes.length - this.#filled)
-      block.bytes.set(chunk.subarray(at, at + taken), this.#filled)
-      this.#filled += taken
-      this.length += taken
-      at += taken
-    }
-  }
-
-  copyTo(bytes: Uint8Array): void {
-    let at = 0
-    for (const { bytes: block } of this.#blocks) {
-      const taken = Math.min(block.length, this.length - at)
-      bytes.set(block.subarray(0, taken), at)
-      at += taken
-    }
-  }
-
-  release(): void {
-    for (const block of this.#blocks.splice(0)) block.release()
-    this.#hold.release()
-  }
-
-  #newBlock(): Slab {
-    const bytes = Math.min(blockBytes, this.capacity - this.length)
-    return this.#arena.tryTake(bytes) ?? { bytes: new Uint8Array(bytes), release: () => {} }
-  }
+  capacity: number
+  length: number
 }
 
-/** A segment in its slab. */
+/** A segment that is complete. */
 interface FilledSegment {
   code: Code
   length: number

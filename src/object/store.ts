@@ -93,7 +93,7 @@ const blockTimeoutMs = 10 * secondMs
 export class NetworkObjectStore implements ObjectStore {
   readonly #components: ObjectStoreComponents
   readonly #init: ObjectStoreInit
-  readonly #intake: FairBudget
+  readonly #writeMemory: FairBudget
   readonly #readMemory: FairBudget
   readonly #log: Log
   readonly #proofs = new Map<string, { segmentId: number; index: number; provider: string; at: number }>()
@@ -105,7 +105,7 @@ export class NetworkObjectStore implements ObjectStore {
   constructor(components: ObjectStoreComponents, init: ObjectStoreInit) {
     this.#components = components
     this.#init = init
-    this.#intake = new FairBudget(components.clock, components.arenas.intake.capacity)
+    this.#writeMemory = new FairBudget(components.clock, components.arenas.writes.capacity)
     this.#readMemory = new FairBudget(components.clock, components.arenas.reads.capacity)
     this.#log = components.log.child('object')
   }
@@ -596,8 +596,7 @@ export class NetworkObjectStore implements ObjectStore {
       {
         ...this.#components,
         log: this.#log,
-        intake: this.#intake,
-        blocks: this.#components.arenas.intake,
+        memory: this.#writeMemory,
         slabs: this.#components.arenas.writes
       },
       { storageClass, fixedCode, key, shardBytesMax, quorumSlack, signal }

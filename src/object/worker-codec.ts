@@ -20,6 +20,12 @@ type AnswerTo<K extends WorkerAnswer['kind']> = Extract<WorkerAnswer, { kind: K 
 // Beside this file, whichever form it runs in: TypeScript in a checkout, JavaScript when published.
 const workerUrl = new URL(`./codec-worker${import.meta.url.endsWith('.ts') ? '.ts' : '.js'}`, import.meta.url)
 
+/**
+ * What the cipher answers with is garbage a moment later, and small objects stand for much memory: with more room for
+ * young objects, 50 MB of it would wait for the collector.
+ */
+const heapLimits = { maxYoungGenerationSizeMb: 1 }
+
 /** As many threads as the memory has scratch regions. */
 export function createWorkerCodec({ memory, scratch }: Pick<CodingMemory, 'memory' | 'scratch'>): SegmentCodec {
   let nextId = 0
@@ -29,7 +35,7 @@ export function createWorkerCodec({ memory, scratch }: Pick<CodingMemory, 'memor
 
   const start = (region: WorkerSetup['scratch']): Lane => {
     const workerData = { memory, scratch: region } satisfies WorkerSetup
-    const lane: Lane = { worker: new Worker(workerUrl, { workerData }), pending: new Map() }
+    const lane: Lane = { worker: new Worker(workerUrl, { workerData, resourceLimits: heapLimits }), pending: new Map() }
     const fail = (error: unknown): void => {
       const at = lanes.indexOf(lane)
       // A worker that died takes its jobs with it, not the gateway; another takes its place.

@@ -70,7 +70,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
       client,
       peers: directory,
       codec,
-      arenas: createArenas({ intakeBytes: memoryBytes, writeBytes: memoryBytes, readBytes: memoryBytes }),
+      arenas: createArenas({ writeBytes: memoryBytes, readBytes: memoryBytes }),
       guard,
       masterKey,
       clock,

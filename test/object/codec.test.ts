@@ -14,7 +14,7 @@ import { createWorkerCodec } from '../../src/object/worker-codec.ts'
 
 const key = Uint8Array.from({ length: 32 }, (_, i) => i)
 const nonce = Uint8Array.from([9, 8, 7, 6, 5, 4, 3, 2])
-const memory = createCodingMemory({ intakeBytes: MiB, writeBytes: 4 * MiB, readBytes: MiB }, 1)
+const memory = createCodingMemory({ writeBytes: 4 * MiB, readBytes: MiB }, 1)
 const worker = createWorkerCodec(memory)
 afterAll(() => worker.close())
 

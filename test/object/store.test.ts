@@ -337,8 +337,7 @@ describe('clients that are slow', () => {
 
   it('and send do not keep others from sending; what they sent in the end is there', async () => {
     const net = await network(12, small, false, {
-      intakeBytes: 12 * kib,
-      writeBytes: 1024 * kib,
+      writeBytes: 24 * kib,
       readBytes: 1024 * kib
     })
     const { promise: goOn, resolve: send } = Promise.withResolvers<void>()
@@ -361,7 +360,7 @@ describe('clients that are slow', () => {
   })
 
   it('and read do not keep others from reading; they get the rest when they go on', async () => {
-    const sizes = { intakeBytes: 1024 * kib, writeBytes: 4096 * kib, readBytes: 8 * 64 * kib }
+    const sizes = { writeBytes: 4096 * kib, readBytes: 8 * 64 * kib }
     const shardBytesMax = 64 * kib
     const net = await startLocalNetwork(12, { shardBytesMax }, sizes)
     await net.store.createBucket('b', me)

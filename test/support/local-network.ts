@@ -45,7 +45,7 @@ const owner = 'gateway'
 export async function startLocalNetwork(
   count: number,
   init: ObjectStoreInit = {},
-  arenaSizes: ArenaSizes = { intakeBytes: 24 * MiB, writeBytes: 40 * MiB, readBytes: 40 * MiB }
+  arenaSizes: ArenaSizes = { writeBytes: 40 * MiB, readBytes: 40 * MiB }
 ): Promise<LocalNetwork> {
   const providers = Array.from({ length: count }, (_, i): LocalProvider => {
     const peerId = `provider-${i}`

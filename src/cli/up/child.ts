@@ -37,7 +37,7 @@ const heapTuning = ['--max-semi-space-size=2', '--single-threaded-gc']
  * glibc learns from freed megabyte buffers to keep such memory for itself: 100 MB more resident in a busy gateway. Fixed
  * thresholds give it back to the system. Other C libraries do not know these names.
  */
-const memoryTuning = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '262144', MALLOC_TRIM_THRESHOLD_: '262144' }
+const memoryTuning = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '65536', MALLOC_TRIM_THRESHOLD_: '65536' }
 
 export class Child {
   readonly name: string
