@@ -85,7 +85,7 @@ export interface RunningGateway {
 const lookupPeersMax = 1000
 /** Bytes that rebuilding shards may hold beside what requests do. */
 /** With twelve providers: three segments being written, five being read. */
-const memorySizes = { writeBytes: 40 * MiB, readBytes: 32 * MiB }
+const memorySizes = { writeBytes: 36 * MiB, readBytes: 24 * MiB }
 const repairMemoryBytes = 32 * MiB
 /** How long the end waits for what goes on after answers were given. */
 const settleMsMax = 3 * secondMs

@@ -11,6 +11,8 @@ export interface ChildSpec {
   name: string
   /** Arguments of the program. */
   args: readonly string[]
+  /** Further options of the runtime. */
+  runtimeOptions?: readonly string[]
 }
 
 export interface ChildHost {
@@ -37,7 +39,7 @@ const heapTuning = ['--max-semi-space-size=2', '--single-threaded-gc']
  * glibc learns from freed megabyte buffers to keep such memory for itself: 100 MB more resident in a busy gateway. Fixed
  * thresholds give it back to the system. Other C libraries do not know these names.
  */
-const memoryTuning = { MALLOC_ARENA_MAX: '2', MALLOC_MMAP_THRESHOLD_: '65536', MALLOC_TRIM_THRESHOLD_: '65536' }
+const memoryTuning = { MALLOC_ARENA_MAX: '1', MALLOC_MMAP_THRESHOLD_: '32768', MALLOC_TRIM_THRESHOLD_: '32768' }
 
 export class Child {
   readonly name: string
@@ -50,18 +52,22 @@ export class Child {
   #isStopping = false
   #hasEnded = false
 
-  constructor({ name, args }: ChildSpec, { directory, launcher, env }: ChildHost) {
+  constructor({ name, args, runtimeOptions = [] }: ChildSpec, { directory, launcher, env }: ChildHost) {
     this.name = name
     this.logFile = path.join(directory, 'logs', `${name}.log`)
     const pidFile = path.join(directory, 'run', `${name}.pid`)
     const log = openLog(this.logFile)
     try {
-      this.#process = spawn(process.execPath, [...process.execArgv, ...heapTuning, launcher, ...args], {
-        stdio: ['ignore', log, log, 'ipc'],
-        // A group of its own: a terminal's Ctrl-C comes to this process alone, which then stops the others in order.
-        detached: true,
-        env: { ...memoryTuning, ...env }
-      })
+      this.#process = spawn(
+        process.execPath,
+        [...process.execArgv, ...heapTuning, ...runtimeOptions, launcher, ...args],
+        {
+          stdio: ['ignore', log, log, 'ipc'],
+          // A group of its own: a terminal's Ctrl-C comes to this process alone, which then stops the others in order.
+          detached: true,
+          env: { ...memoryTuning, ...env }
+        }
+      )
     } finally {
       closeSync(log)
     }

@@ -41,6 +41,12 @@ const gatewayRestartsMax = 5
 const gatewayRestartWindowMs = minuteMs
 const gatewayFirstPauseMs = 500
 
+/**
+ * The bytes that pass through are outside the JavaScript heap, and go when it is collected: with the room that V8 gives itself
+ * by default, 60 to 80 MB of them wait for that.
+ */
+const gatewayHeap = ['--heap-growing-percent=40']
+
 export class LocalNetwork {
   readonly #init: LocalNetworkInit
   readonly #providers = new Map<string, { child: Child; ready?: ProviderReady }>()
@@ -124,7 +130,10 @@ export class LocalNetwork {
 
   async #startGateway(ports: { port: number; adminPort: number }, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted()
-    const child = new Child({ name: 'gateway', args: this.#gatewayArgs(ports) }, this.#init.host)
+    const child = new Child(
+      { name: 'gateway', args: this.#gatewayArgs(ports), runtimeOptions: gatewayHeap },
+      this.#init.host
+    )
     this.#startingGateway = child
     const ready = gatewayReadySchema.parse(await abortable(child.ready, signal))
     this.#gateway = { child, ready }
