@@ -83,9 +83,9 @@ export interface RunningGateway {
 
 /** A search that knows of fewer peers would end before it has found all providers. */
 const lookupPeersMax = 1000
-/** Bytes that rebuilding shards may hold beside what requests do. */
 /** With twelve providers: three segments being written, three being read. */
 const memorySizes = { writeBytes: 40 * MiB, readBytes: 18 * MiB }
+/** Bytes that rebuilding shards may hold beside what requests do. */
 const repairMemoryBytes = 32 * MiB
 /** How long the end waits for what goes on after answers were given. */
 const settleMsMax = 3 * secondMs

@@ -369,7 +369,10 @@ class Gateway implements S3Server {
       await settle()
       response.end()
     } catch (error) {
-      if (response.headersSent) exchange.abort.abort(error) // ends the read under way, which is waited for below
+      if (response.headersSent) {
+        response.destroy() // what it has not sent yet lies in memory that the read gives back
+        exchange.abort.abort(error) // ends the read under way, which is waited for below
+      }
       throw error
     } finally {
       body.close()

@@ -51,6 +51,11 @@ export class Arena {
     return this.#waiters.length
   }
 
+  /** Bytes that a slab of `byteLength` takes up. */
+  sizeOf(byteLength: number): number {
+    return Math.min(this.capacity, align(Math.max(1, byteLength)))
+  }
+
   owns(bytes: Uint8Array): boolean {
     return (
       bytes.buffer === this.#buffer && bytes.byteOffset >= this.#start && bytes.byteOffset < this.#start + this.capacity
@@ -93,7 +98,7 @@ export class Arena {
   }
 
   #cut(byteLength: number): Slab | undefined {
-    const wanted = Math.min(this.capacity, align(Math.max(1, byteLength)))
+    const wanted = this.sizeOf(byteLength)
     const isSmall = wanted <= this.capacity / 16
     const fits = ({ start, end }: Gap): boolean => end - start >= wanted
     const at = isSmall ? this.#gaps.findLastIndex(fits) : this.#gaps.findIndex(fits)

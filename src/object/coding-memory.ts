@@ -10,7 +10,7 @@ export interface Arenas {
 }
 
 export interface CodingMemory extends Arenas {
-  /** Shared between threads: kernels code and hash in place what lies in the arenas. */
+  /** Shared between threads: what lies in the arenas is coded, encrypted and, by the native hash, hashed in place. */
   memory: WasmMemory
   /** A region for each thread's kernels, for their tables. */
   scratch: ReadonlyArray<{ address: number; bytes: number }>
@@ -21,7 +21,8 @@ export interface ArenaSizes {
   readBytes: number
 }
 
-const scratchBytes = 512 * 1024
+/** Twice what the coder takes. */
+const scratchBytes = 64 * 1024
 
 /** @param threads how many will code in it */
 export function createCodingMemory({ writeBytes, readBytes }: ArenaSizes, threads: number): CodingMemory {

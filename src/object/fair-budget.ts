@@ -30,6 +30,8 @@ interface Yieldable {
 }
 
 const defaultPatienceMs = 2 * secondMs
+/** Between two that are asked: what the first gives back may be enough. */
+const pressMsMin = 100
 const waitersMax = 100_000
 
 export class FairBudget {
@@ -41,6 +43,8 @@ export class FairBudget {
   /** Oldest first. */
   readonly #yieldable = new Set<Yieldable>()
   #pressing: AbortController | undefined
+  /** Others who wait for what the holders have. */
+  #pressers = 0
 
   constructor(clock: Clock, capacity: number, patienceMs = defaultPatienceMs) {
     this.#clock = clock
@@ -92,6 +96,22 @@ export class FairBudget {
     return this.#waiters.length > 0 || this.#free < wanted ? undefined : this.#hold(wanted)
   }
 
+  /** Until `waiting` settles, holders are asked to give up as if somebody waited here. */
+  async pressedBy<T>(waiting: Promise<T>): Promise<T> {
+    this.#pressers++
+    this.#press()
+    try {
+      return await waiting
+    } finally {
+      this.#pressers--
+      this.#grant()
+    }
+  }
+
+  get #isWaitedFor(): boolean {
+    return this.#waiters.length > 0 || this.#pressers > 0
+  }
+
   #hold(byteLength: number): Hold {
     let held = byteLength
     let yieldable: Yieldable | undefined
@@ -127,17 +147,17 @@ export class FairBudget {
       this.#waiters.shift()
       first.grant(this.#hold(first.byteLength))
     }
-    if (this.#waiters.length === 0) this.#pressing?.abort('nobody waits')
+    if (!this.#isWaitedFor) this.#pressing?.abort('nobody waits')
   }
 
   /** While somebody waits: asks the oldest holder once its time has come, then the next. */
   #press(): void {
-    if (this.#pressing !== undefined || this.#waiters.length === 0 || this.#yieldable.size === 0) return
+    if (this.#pressing !== undefined || !this.#isWaitedFor || this.#yieldable.size === 0) return
     const pressing = new AbortController()
     this.#pressing = pressing
     const [oldest] = this.#yieldable
     const leftMs = oldest!.since + this.#patienceMs - this.#clock.now()
-    const asked = this.#clock.sleep(Math.max(0, leftMs), pressing.signal).then(
+    const asked = this.#clock.sleep(Math.max(pressMsMin, leftMs), pressing.signal).then(
       () => {
         // It may have got on meanwhile, and another be the oldest now.
         const [now] = this.#yieldable
@@ -147,7 +167,7 @@ export class FairBudget {
       },
       () => {} // nobody waits any more
     )
-    void asked.then(() => {
+    void asked.finally(() => {
       this.#pressing = undefined
       this.#press()
     })

@@ -1,6 +1,7 @@
 /**
- * From a stream of bytes to coded, durable segments. The bytes of a segment are gathered until it is complete, then moved to a slab where worker threads hash, encrypt and code them in place, and its shards are sent from there while
- * the next is read. Memory is bounded by budgets that all writers share, never by an object's size.
+ * From a stream of bytes to coded, durable segments. A segment is read into a slab, where worker threads hash, encrypt and
+ * code it in place, and its shards are sent from there while the next is read. Memory is bounded by a budget that all
+ * writers share, never by an object's size.
  */
 import type { Clock } from '../base/clock.ts'
 import { HoldfastError, isCode } from '../base/errors.ts'
@@ -59,7 +60,7 @@ export interface WrittenSegment {
 const segmentsInFlightMax = 4
 /** A client that is too slow to fill a segment is given room for less at a time, down to this. */
 const windowBytesMin = 64 * KiB
-/** The hash of less than this is done sooner than a worker has been asked. */
+/** The hash of an object with less than this is done sooner than a worker has been asked. */
 const workerDigestBytesMin = 64 * KiB
 
 export class SegmentWriter {
@@ -76,7 +77,7 @@ export class SegmentWriter {
   #filling: OpenSegment | undefined
   /** Bytes of the next segment, at most: less than a whole one for a client that could not fill it in time. */
   #windowBytes = Number.POSITIVE_INFINITY
-  /** Segments enter their slabs, and the hash, in order. */
+  /** Segments are hashed in order. */
   #entered: Promise<void> = Promise.resolve()
   readonly #stop = new AbortController()
   readonly #signal: AbortSignal
@@ -210,7 +211,7 @@ export class SegmentWriter {
     // Half of the memory at most: one segment is coded while another is sent.
     const whole = code.k * this.#shardBytesMax(code, Math.floor(slabs.capacity / 2))
     const capacity = Math.max(1, Math.min(whole, this.#windowBytes, remaining ?? whole))
-    const slabBytes = shardBytesFor(capacity, code) * (code.k + code.m)
+    const slabBytes = slabs.sizeOf(shardBytesFor(capacity, code) * (code.k + code.m))
     const hold = await memory.acquire(slabBytes, this.#signal)
     const segment: OpenSegment = { code, capacity, length: 0, ...(await this.#slab(slabBytes, hold)) }
     hold.canGiveUp(() => {
@@ -223,7 +224,9 @@ export class SegmentWriter {
 
   async #slab(byteLength: number, hold: Hold): Promise<Slab> {
     try {
-      const { bytes, release } = await this.#components.slabs.take(byteLength, this.#signal)
+      const { memory, slabs } = this.#components
+      // There is room, but perhaps not in one piece: that is waited for like the room itself.
+      const { bytes, release } = await memory.pressedBy(slabs.take(byteLength, this.#signal))
       return {
         bytes,
         release: () => {
@@ -262,9 +265,9 @@ export class SegmentWriter {
   }
 
   /** Has the segment's bytes hashed, in their turn. */
-  async #enter({ code, length, bytes, release }: OpenSegment, before: Promise<void>): Promise<FilledSegment> {
+  async #enter({ code, capacity, length, bytes, release }: OpenSegment, before: Promise<void>): Promise<FilledSegment> {
     await before
-    this.#digest ??= length < workerDigestBytesMin ? syncDigest() : this.#components.codec.startDigest()
+    this.#digest ??= capacity < workerDigestBytesMin ? syncDigest() : this.#components.codec.startDigest()
     // Before it is encrypted in the same place; who comes next need not wait for it.
     const hashed = this.#digest.update(bytes.subarray(0, length))
     hashed.catch(() => {}) // awaited by whoever codes the segment

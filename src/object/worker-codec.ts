@@ -61,20 +61,22 @@ export function createWorkerCodec({ memory, scratch }: Pick<CodingMemory, 'memor
   }
   for (const region of scratch) lanes.push(start(region))
 
-  const leastBusy = (): Lane => lanes.reduce((a, b) => (b.pending.size < a.pending.size ? b : a))
+  const leastBusy = (): Lane => {
+    if (closed) throw new HoldfastError('ABORTED', 'the codec is closed')
+    return lanes.reduce((a, b) => (b.pending.size < a.pending.size ? b : a))
+  }
 
   const ask = async <K extends WorkerAnswer['kind']>(
     expected: K,
     body: WorkerRequest,
-    { lane = leastBusy(), transfer = [] }: { lane?: Lane; transfer?: ArrayBuffer[] } = {}
+    lane: Lane = leastBusy()
   ): Promise<AnswerTo<K>> => {
-    if (closed) throw new HoldfastError('ABORTED', 'the codec is closed')
     if (!lanes.includes(lane)) throw new HoldfastError('INTERNAL', 'a coding worker ended')
     const id = nextId++
     const answer = await new Promise<WorkerAnswer>((resolve, reject) => {
       lane.pending.set(id, { resolve, reject })
       lane.worker.ref()
-      lane.worker.postMessage({ id, body } satisfies Envelope<WorkerRequest>, transfer)
+      lane.worker.postMessage({ id, body } satisfies Envelope<WorkerRequest>)
     })
     if (answer.kind === 'failed') throw new HoldfastError(answer.code, answer.message)
     if (answer.kind !== expected) throw new HoldfastError('INTERNAL', 'a coding worker mixed up its answers')
@@ -109,16 +111,16 @@ export function createWorkerCodec({ memory, scratch }: Pick<CodingMemory, 'memor
       return {
         update: async (bytes) => {
           const request: WorkerRequest = { kind: 'digest-update', stream, bytes: placeOf(bytes) }
-          await ask('done', request, { lane: on() })
+          await ask('done', request, on())
         },
         digest: async () => {
           isOver = true
-          return (await ask('digest', { kind: 'digest-end', stream }, { lane: on() })).digest
+          return (await ask('digest', { kind: 'digest-end', stream }, on())).digest
         },
         drop: () => {
           if (isOver || lane === undefined) return
           isOver = true
-          ask('done', { kind: 'digest-drop', stream }, { lane }).catch(() => {}) // the thread is gone, and the hash with it
+          ask('done', { kind: 'digest-drop', stream }, lane).catch(() => {}) // the thread is gone, and the hash with it
         }
       }
     },

@@ -6,7 +6,9 @@
  * nothing at all. Where every data URL of a provider fails with `OFFLINE` they may be stale: the caller asks for a
  * fresh offer, or looks the peer up.
  */
+import { subscribe } from 'node:diagnostics_channel'
 import type { IncomingHttpHeaders } from 'node:http'
+import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { CID } from 'multiformats/cid'
 import { buildConnector, type Dispatcher, Pool } from 'undici'
@@ -30,6 +32,19 @@ const connectionsPerProvider = 8
 const poolsMax = 512
 const errorBytesMax = 4096
 const bulkBytesMin = 128 * KiB
+
+/** Sockets of this module: others in the process may use undici too. */
+const ownSockets = new WeakSet<object>()
+
+/**
+ * A provider may answer before it has read: then what was sent is with the system, encrypted, but what would be sent next
+ * on that connection waits as a reference to memory that has another use by the time it goes out. So nothing is sent on a
+ * connection that has unsent bytes; the request fails before it has begun, and is repeated on another.
+ */
+subscribe('undici:client:sendHeaders', (message) => {
+  const { socket } = message as { socket: Socket }
+  if (ownSockets.has(socket) && socket.writableLength > 0) socket.destroy()
+})
 
 export interface HttpsProviderClientComponents {
   network: Pick<Network, 'request'>
@@ -217,7 +232,10 @@ export class HttpsProviderClient implements ProviderClient {
             return
           }
           checkPeer(socket as TLSSocket).then(
-            () => callback(null, socket),
+            () => {
+              ownSockets.add(socket)
+              callback(null, socket)
+            },
             (reason: Error) => {
               socket.destroy()
               callback(reason, null)

@@ -1,4 +1,5 @@
 import { expect, it } from 'vitest'
+import { Arena } from '../../src/object/arena.ts'
 import { FairBudget } from '../../src/object/fair-budget.ts'
 import { Timeline, VirtualProcess } from '../../src/sim/virtual-clock.ts'
 
@@ -24,7 +25,7 @@ it('lets nobody who is slow keep others waiting', async () => {
     expect(asked).toEqual([]) // nobody waits
     busy.canGiveUp(() => asked.push('busy')) // it has got on
     const third = await budget.acquire(50)
-    expect(asked).toEqual(['slow at 6000']) // and not the one that gets on
+    expect(asked).toEqual(['slow at 6100']) // and not the one that gets on
     third.release()
     busy.release()
     busy.release()
@@ -52,6 +53,36 @@ it('asks one after another until those who wait have room', async () => {
     all.shrink(2)
     await waiting
     all.release()
+    expect(budget.waiting).toBe(0)
+  }
+  await timeline.drive(work())
+})
+
+it('asks holders as well for those who wait elsewhere for what they hold', async () => {
+  const timeline = new Timeline()
+  const { clock } = new VirtualProcess(timeline)
+  const budget = new FairBudget(clock, 30, 1000)
+  const arena = new Arena(new ArrayBuffer(30 * 64))
+  const work = async (): Promise<void> => {
+    const take = async (bytes: number): Promise<() => void> => {
+      const hold = await budget.acquire(bytes)
+      const slab = await budget.pressedBy(arena.take(bytes * 64))
+      const release = (): void => {
+        slab.release()
+        hold.release()
+      }
+      hold.canGiveUp(release)
+      return release
+    }
+    const first = await take(8)
+    await take(5) // slow
+    const third = await take(8)
+    await take(5) // slow
+    first()
+    third()
+    // 20 are free, and 12 are not in one piece before somebody slow has given up.
+    const fourth = await take(12)
+    fourth()
     expect(budget.waiting).toBe(0)
   }
   await timeline.drive(work())

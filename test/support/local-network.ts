@@ -78,9 +78,12 @@ export async function startLocalNetwork(
   const client: ProviderClient = {
     putShard: async ({ peerId }, cid, bytes, { termMs }) =>
       void (await alive(peerId).core.put(owner, cid, bytes.slice(), termMs)),
-    getShard: async ({ peerId }, cid) => {
+    getShard: async ({ peerId }, cid, _signal, into) => {
       reads.push(`${peerId} ${cid}`)
-      return alive(peerId).core.get(cid)
+      const bytes = await alive(peerId).core.get(cid)
+      if (into === undefined || into.length < bytes.length) return bytes
+      into.set(bytes)
+      return into.subarray(0, bytes.length)
     },
     renewLeases: async ({ peerId }, cids, { termMs }) => alive(peerId).core.renew(owner, cids, termMs),
     releaseLeases: async ({ peerId }, cids) => alive(peerId).core.release(owner, cids),

@@ -5,6 +5,7 @@ import { createServer as createHttps, type Server } from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { createServer as createTcp } from 'node:net'
 import { join } from 'node:path'
+import { createServer as createTls, type TLSSocket } from 'node:tls'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { limits } from '../../src/base/limits.ts'
 import { cidOfShard } from '../../src/content/cid.ts'
@@ -216,3 +217,83 @@ function abortAfter(ms: number, reason: Error): AbortSignal {
   setTimeout(() => controller.abort(reason), ms)
   return controller.signal
 }
+
+describe('memory that is used again', () => {
+  test('never reaches a provider that says yes before it has read', async () => {
+    const loopback = new Loopback()
+    const identity = await generateIdentity()
+    const { client } = await loopback.client()
+    const sockets: TLSSocket[] = []
+    const certificate = await makePeerCertificate(identity, { now: Date.now() })
+    const server = createTls({ ...certificate, requestCert: true, rejectUnauthorized: false }, (socket) => {
+      socket.on('error', () => {}) // the client is right to leave
+      sockets.push(socket) // and nothing is read from it
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.address() as AddressInfo
+    const ref = { peerId: identity.peerId, dataUrls: [`https://127.0.0.1:${port}`], addresses: [] }
+    try {
+      // More than the system takes in for a connection that is not read.
+      for (let i = 0; i < 40 && sockets.length < 2; i++) {
+        const bytes = Buffer.alloc(limits.shardBytesMax, 1 + (i % 250))
+        const putting = client.putShard(ref, cidOfShard(bytes), bytes, { termMs })
+        putting.catch(() => {}) // awaited below
+        while (sockets.length === 0) await new Promise((resolve) => setTimeout(resolve, 5))
+        await new Promise((resolve) => setTimeout(resolve, 30)) // it is on its way, as far as it gets
+        sockets.at(-1)!.write('HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n{}')
+        await putting
+        bytes.fill(0) // as whoever gets this memory next might
+      }
+      expect(sockets.length, 'another connection was made').toBeGreaterThan(1)
+      const received: Buffer[] = []
+      for (const socket of sockets) socket.on('data', (chunk: Buffer) => received.push(chunk))
+      await client.close()
+      await Promise.all(sockets.map((socket) => new Promise((resolve) => socket.once('close', resolve))))
+      expect(Buffer.concat(received).length).toBeGreaterThan(limits.shardBytesMax)
+      expect(Buffer.concat(received).includes(Buffer.alloc(64))).toBe(false)
+    } finally {
+      for (const socket of sockets) socket.destroy()
+      server.close()
+      await loopback.stopAll()
+    }
+  })
+
+  test('is not written to by an answer that came after its reader gave up', async () => {
+    const loopback = new Loopback()
+    const identity = await generateIdentity()
+    const { client } = await loopback.client()
+    let finish = (): void => {}
+    const certificate = await makePeerCertificate(identity, { now: Date.now() })
+    const server = createHttps(
+      { ...certificate, requestCert: true, rejectUnauthorized: false },
+      (_request, response) => {
+        response.writeHead(200, { 'content-length': 1000 })
+        response.write(Buffer.alloc(400, 7))
+        finish = () => response.end(Buffer.alloc(600, 7))
+      }
+    )
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.address() as AddressInfo
+    const ref = { peerId: identity.peerId, dataUrls: [`https://127.0.0.1:${port}`], addresses: [] }
+    try {
+      const into = new Uint8Array(2000)
+      const given = new AbortController()
+      const getting = client.getShard(ref, block().cid, given.signal, into)
+      getting.catch(() => {}) // awaited below
+      while (into[399] !== 7) await new Promise((resolve) => setTimeout(resolve, 5))
+      given.abort(new Error('enough'))
+      into.fill(9)
+      finish()
+      await expect(getting).rejects.toThrow()
+      await client.close()
+      expect(into.every((byte) => byte === 9)).toBe(true)
+
+      const whole = client.getShard(ref, block().cid, undefined, into).catch(() => undefined)
+      expect(await whole).toBeUndefined() // closed
+    } finally {
+      server.closeAllConnections()
+      server.close()
+      await loopback.stopAll()
+    }
+  })
+})
