@@ -1,6 +1,6 @@
 /**
- * A small assembler for WebAssembly modules with SIMD: what the kernels in `erasure/` and `content/` are emitted with, at
- * start-up and for the very matrix or shape at hand. No build step, no toolchain, and constants in the code.
+ * A small assembler for WebAssembly modules with SIMD: what the kernels in `erasure/` and `content/` are emitted with at
+ * start-up, for what the engine has. No build step, no toolchain.
  *
  * It knows the instructions that the kernels use and no more. It does not type-check: the engine does, when the module is
  * compiled. Source of encodings: WebAssembly Core Specification 3.0, section 5 (binary format) and appendix (index of
