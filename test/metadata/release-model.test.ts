@@ -37,7 +37,7 @@ interface Model {
 }
 
 const heldStates: readonly ShardState[] = ['healthy', 'offline', 'contained', 'unknown']
-const lostStates: readonly ShardState[] = ['missing', 'wrong', 'unknown']
+const lostStates: readonly ShardState[] = ['missing', 'wrong', 'withdrawn', 'unknown']
 const rowOf = (provider: string, { cid }: Pick<ShardRecord, 'cid'>): string => `${provider} ${cid}`
 
 function reachable({ objects, uploads, pins }: Model): Set<ModelSegment> {
