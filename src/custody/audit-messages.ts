@@ -1,0 +1,127 @@
+/**
+ * What auditor and provider sign. The auditor signs the request, whose challenges follow from a seed that nobody could
+ * foresee; the provider signs which answers it gave to that very request. Byte layout: FORMATS.md, "Audit messages".
+ */
+import * as dagCbor from '@ipld/dag-cbor'
+import { CID } from 'multiformats/cid'
+import { z } from 'zod'
+import { concatBytes, utf8 } from '../base/bytes.ts'
+import { HoldfastError } from '../base/errors.ts'
+import { limits } from '../base/limits.ts'
+import { blake3 } from '../content/blake3.ts'
+import { auditReasons } from './outcome.ts'
+
+/** Chunks that proofs are about: BLAKE3's own. */
+export const challengeChunkBytes = 1024
+/** In one request. */
+export const challengesMax = 1024
+export const auditRequestBytesMax = 256 * 1024
+/** Of one answer: the chunk, a path of at most ten values, and the extent; see `Slice`. */
+export const proofBytesMax = 8 + 11 * 32 + challengeChunkBytes
+
+const peerIdSchema = z.string().min(1).max(128)
+const timeSchema = z.number().int().nonnegative()
+const bytesOf = (length: number) =>
+  z.instanceof(Uint8Array).refine((bytes) => bytes.length === length, `${length} bytes`)
+const signatureSchema = z.instanceof(Uint8Array).refine(({ length }) => length > 0 && length <= 256, 'a signature')
+
+export const challengeSchema = z.strictObject({
+  cid: z.custom<CID>((value) => CID.asCID(value) !== null),
+  /** Of `challengeChunkBytes`, from 0. */
+  chunk: z
+    .number()
+    .int()
+    .nonnegative()
+    .max(limits.shardBytesMax / challengeChunkBytes),
+  reason: z.enum(auditReasons)
+})
+export type Challenge = z.infer<typeof challengeSchema>
+
+const requestSchema = z.strictObject({
+  v: z.literal(1),
+  /** Peer ids. */
+  auditor: peerIdSchema,
+  provider: peerIdSchema,
+  /** Hours (or whatever an epoch lasts, `epochMs`) since the Unix epoch: what the seed was drawn for. */
+  epoch: timeSchema,
+  epochMs: z.number().int().positive(),
+  /** ECVRF proof of the seed, 80 bytes. */
+  vrfProof: bytesOf(80),
+  /** By the auditor's clock, milliseconds since the Unix epoch. */
+  issuedAt: timeSchema,
+  challenges: z.array(challengeSchema).min(1).max(challengesMax)
+})
+export type AuditRequest = z.infer<typeof requestSchema>
+
+const statementSchema = z.strictObject({
+  v: z.literal(1),
+  provider: peerIdSchema,
+  /** BLAKE3 of the request's bytes. */
+  request: bytesOf(32),
+  /** `answersDigest` of all answers, in the order of the challenges. */
+  answers: bytesOf(32),
+  /** By the provider's clock. */
+  answeredAt: timeSchema
+})
+/** What the provider signs at the end of its answers. */
+export type AnswerStatement = z.infer<typeof statementSchema>
+
+/** Bytes and the signature over them, so that nothing has to be encoded again to be checked. */
+export interface Signed {
+  bytes: Uint8Array
+  signature: Uint8Array
+}
+const signedSchema = z.strictObject({
+  bytes: z.instanceof(Uint8Array).refine(({ length }) => length <= auditRequestBytesMax, 'too long'),
+  signature: signatureSchema
+})
+
+/** Domain separation: a signature of one kind of message can never pass for one of another. */
+export const signingPrefixes = {
+  request: utf8.encode('holdfast-audit-request:'),
+  statement: utf8.encode('holdfast-audit-answer:'),
+  transcript: utf8.encode('holdfast-audit-transcript:')
+} as const
+
+export const toSign = (kind: keyof typeof signingPrefixes, bytes: Uint8Array): Uint8Array =>
+  concatBytes([signingPrefixes[kind], bytes])
+
+/** One answer, by what it says: `proof` has a slice (see `sliceOf`), the others have no bytes. */
+export const answerKinds = ['proof', 'missing', 'rotten', 'refused', 'overloaded'] as const
+export type AnswerKind = (typeof answerKinds)[number]
+export interface Answer {
+  kind: AnswerKind
+  /** Of a `proof`, at most `proofBytesMax`; else empty. */
+  slice: Uint8Array
+}
+
+/** 32 bytes: BLAKE3 of the kind (one byte, its place in `answerKinds`) and the slice. */
+export const answerDigest = ({ kind, slice }: Answer): Uint8Array =>
+  blake3(concatBytes([Uint8Array.of(answerKinds.indexOf(kind)), slice]))
+
+/** Over the digests of all answers, in order. */
+export const answersDigest = (digests: readonly Uint8Array[]): Uint8Array => blake3(concatBytes([...digests]))
+
+interface Codec<T> {
+  encode: (message: T) => Uint8Array
+  /** @throws HoldfastError `PROTOCOL` for anything but exactly such a message */
+  decode: (bytes: Uint8Array) => T
+}
+
+export function strictCodec<T>(name: string, schema: z.ZodType<T>, bytesMax: number): Codec<T> {
+  return {
+    encode: (message) => dagCbor.encode(schema.parse(message)),
+    decode: (bytes) => {
+      if (bytes.length > bytesMax) throw new HoldfastError('PROTOCOL', `${name}: longer than ${bytesMax} bytes`)
+      try {
+        return schema.parse(dagCbor.decode(bytes))
+      } catch (cause) {
+        throw new HoldfastError('PROTOCOL', `not a ${name}`, { cause })
+      }
+    }
+  }
+}
+
+export const auditRequestCodec = strictCodec<AuditRequest>('audit request', requestSchema, auditRequestBytesMax)
+export const answerStatementCodec = strictCodec<AnswerStatement>('answer statement', statementSchema, 1024)
+export const signedCodec = strictCodec<Signed>('signed message', signedSchema, auditRequestBytesMax + 1024)
