@@ -25,7 +25,18 @@ const mayImport: Record<string, readonly string[]> = {
   transfer: ['base', 'content', 'custody', 'placement', 'market', 'net'],
   provider: ['base', 'content', 'custody', 'market', 'net', 'discovery', 'transfer'],
   object: ['base', 'wasm', 'erasure', 'content', 'custody', 'placement', 'market', 'discovery', 'metadata', 'transfer'],
-  repair: ['base', 'erasure', 'content', 'custody', 'placement', 'market', 'discovery', 'metadata', 'transfer', 'object'],
+  repair: [
+    'base',
+    'erasure',
+    'content',
+    'custody',
+    'placement',
+    'market',
+    'discovery',
+    'metadata',
+    'transfer',
+    'object'
+  ],
   gateway: ['base', 'metadata', 'object'],
   admin: ['base']
 }
