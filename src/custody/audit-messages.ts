@@ -24,8 +24,10 @@ export const auditRequestBytesMax = 256 * 1024
 export const proofBytesMax = 8 + 11 * 32 + challengeChunkBytes
 
 const peerIdSchema = z.string().min(1).max(128)
-const timeSchema = z.number().int().nonnegative()
-const bytesOf = (length: number) =>
+/** What dates can be of. */
+const timeMsMax = 8.64e15
+export const timeSchema = z.number().int().nonnegative().max(timeMsMax)
+export const bytesOf = (length: number) =>
   z.instanceof(Uint8Array).refine((bytes) => bytes.length === length, `${length} bytes`)
 const signatureSchema = z.instanceof(Uint8Array).refine(({ length }) => length > 0 && length <= 256, 'a signature')
 
@@ -91,7 +93,7 @@ export interface Signed {
   bytes: Uint8Array
   signature: Uint8Array
 }
-const signedSchema = z.strictObject({
+export const signedSchema = z.strictObject({
   bytes: z.instanceof(Uint8Array).refine(({ length }) => length <= auditRequestBytesMax, 'too long'),
   signature: signatureSchema
 })
