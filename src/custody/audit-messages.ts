@@ -27,9 +27,10 @@ const peerIdSchema = z.string().min(1).max(128)
 /** What dates can be of. */
 const timeMsMax = 8.64e15
 export const timeSchema = z.number().int().nonnegative().max(timeMsMax)
-export const bytesOf = (length: number) =>
-  z.instanceof(Uint8Array).refine((bytes) => bytes.length === length, `${length} bytes`)
-const signatureSchema = z.instanceof(Uint8Array).refine(({ length }) => length > 0 && length <= 256, 'a signature')
+/** Of any buffer: `instanceof` alone would be typed for memory that is not shared. */
+export const byteArray = z.custom<Uint8Array>((value) => value instanceof Uint8Array)
+export const bytesOf = (length: number) => byteArray.refine((bytes) => bytes.length === length, `${length} bytes`)
+const signatureSchema = byteArray.refine(({ length }) => length > 0 && length <= 256, 'a signature')
 
 /** Chunks of a block; an empty one has one, which is empty. */
 export const chunksOf = (blockBytes: number): number => Math.max(1, Math.ceil(blockBytes / challengeChunkBytes))
@@ -94,7 +95,7 @@ export interface Signed {
   signature: Uint8Array
 }
 export const signedSchema = z.strictObject({
-  bytes: z.instanceof(Uint8Array).refine(({ length }) => length <= auditRequestBytesMax, 'too long'),
+  bytes: byteArray.refine(({ length }) => length <= auditRequestBytesMax, 'too long'),
   signature: signatureSchema
 })
 
