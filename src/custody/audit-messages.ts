@@ -64,8 +64,8 @@ const requestFields = z.strictObject({
   /** From when the request is sent until the statement has come; later is a `timeout`. */
   deadlineMs: z.number().int().positive().max(hourMs),
   /**
-   * A repeat puts challenges again that timed out: with epoch, `epochMs`, sampling and proof of the first request, so that they
-   * still follow from its seed. `request`: BLAKE3 of the bytes of the request before this one in the series.
+   * A repeat puts challenges again that timed out: with epoch, `epochMs`, sampling and proof of the first request, so
+   * that they still follow from its seed. `request`: BLAKE3 of the bytes of the request before this one in the series.
    */
   repeats: z.strictObject({ request: bytesOf(32), attempt: z.number().int().positive().max(repeatsMax) }).nullable(),
   challenges: z.array(challengeSchema).min(1).max(challengesMax)

@@ -1,7 +1,8 @@
 /**
- * What an epoch asks of a provider. The auditor's key makes a seed out of epoch and provider, which the provider cannot foresee
- * and the auditor cannot choose; from seed and CID alone follow whether a shard is drawn and which chunk of it is
- * asked for. So a third party can check one challenge without a list of all shards. Byte layout: FORMATS.md, "Challenges".
+ * What an epoch asks of a provider. The auditor's key makes a seed out of epoch and provider, which the provider cannot
+ * foresee and the auditor cannot choose; from seed and CID alone follow whether a shard is drawn and which chunk of it
+ * is asked for. So a third party can check one challenge without a list of all shards. Byte layout: FORMATS.md,
+ * "Challenges".
  */
 import { base58btc } from 'multiformats/bases/base58'
 import type { CID } from 'multiformats/cid'
@@ -34,7 +35,9 @@ export const epochOf = (timeMs: number, epochMs: number): number => Math.floor(t
 const seedDomain = utf8.encode('holdfast-audit-seed:1')
 const drawDomain = utf8.encode('holdfast-audit-draw:1')
 
-/** The input of the random function, `alpha`. Fields have fixed or stated lengths: no two subjects have the same bytes. */
+/**
+ * The input of the random function, `alpha`. Fields have fixed or stated lengths: no two subjects have the same bytes.
+ */
 export function seedInput({ epoch, epochMs, auditor, provider }: SeedSubject): Uint8Array {
   const times = Buffer.alloc(16)
   times.writeBigUInt64BE(BigInt(epoch), 0)
@@ -54,18 +57,25 @@ export function drawSeed(secretKey: Uint8Array, subject: SeedSubject): Seed {
   return { proof, seed: proofToHash(proof) }
 }
 
-/** The seed that the proof is of, if it was drawn by the auditor's key for this very subject. Never throws. */
+/**
+ * The seed that the proof is of, if it was drawn by the auditor's key for this very subject: undefined for any other
+ * proof, for junk, and for an auditor that is no Ed25519 peer.
+ */
 export function verifySeed(subject: SeedSubject, proof: Uint8Array): Uint8Array | undefined {
   const publicKey = ed25519KeyOf(subject.auditor)
   return publicKey && verify(publicKey, seedInput(subject), proof)
 }
 
-/** Identity multihash (code 0, 36 bytes) of the protobuf of a key: field 1, type, is Ed25519 (1); field 2 has 32 bytes. */
+/**
+ * Identity multihash (code 0, 36 bytes) of the protobuf of a key: field 1, type, is Ed25519 (1); field 2 has 32 bytes.
+ */
 const ed25519PeerIdPrefix = Uint8Array.of(0x00, 0x24, 0x08, 0x01, 0x12, 0x20)
 /** Of an Ed25519 peer id in base58btc; all that have this prefix have as many. */
 const ed25519PeerIdLength = 52
 
-/** The public key that an Ed25519 peer id (base58btc, no multibase prefix) consists of; undefined for any other text. */
+/**
+ * The public key that an Ed25519 peer id (base58btc, no multibase prefix) consists of; undefined for any other text.
+ */
 export function ed25519KeyOf(peerId: string): Uint8Array | undefined {
   if (peerId.length !== ed25519PeerIdLength) return undefined
   let bytes: Uint8Array
@@ -103,8 +113,9 @@ export function isSampled(seed: Uint8Array, cid: CID, sampling: number): boolean
 }
 
 /**
- * The chunk that the seed asks of a shard, from 0: 64 bits modulo the number of chunks. Nothing is drawn again; of at most 1,024
- * chunks none is more likely than another by more than a factor of 1 + 2^-54, and equally likely where they are a power of two.
+ * The chunk that the seed asks of a shard, from 0: 64 bits modulo the number of chunks. Nothing is drawn again; of at
+ * most 1,024 chunks none is more likely than another by more than a factor of 1 + 2^-54, and equally likely where they
+ * are a power of two.
  */
 export function chunkOf(seed: Uint8Array, cid: CID, blockBytes: number): number {
   return Number(drawOf(seed, cid).getBigUint64(8) % BigInt(chunksOf(blockBytes)))

@@ -1,9 +1,10 @@
 /**
- * A verifiable random function: ECVRF-EDWARDS25519-SHA512-TAI of RFC 9381 (suite 0x03). Whoever has the secret key gets one
- * output for an input, which nobody else can foresee, and a proof by which everybody can check that it is that one.
+ * A verifiable random function: ECVRF-EDWARDS25519-SHA512-TAI of RFC 9381 (suite 0x03). Whoever has the secret key gets
+ * one output for an input, which nobody else can foresee, and a proof by which everybody can check that it is that one.
  *
- * Proving takes a secret scalar through `@noble/curves`, which does not promise constant time in JavaScript: the time that
- * a proof takes should not be measurable, many times over, by those it is meant to surprise. Proofs are made once an epoch.
+ * Proving takes a secret scalar through `@noble/curves`, which does not promise constant time in JavaScript: the time
+ * that a proof takes should not be measurable, many times over, by those it is meant to surprise. Proofs are made once
+ * an epoch.
  */
 import { createHash } from 'node:crypto'
 import { ed25519 } from '@noble/curves/ed25519.js'
@@ -50,8 +51,8 @@ function pointOf(bytes: Uint8Array): Point | undefined {
 }
 
 /**
- * The input as a point of the prime-order group, with the public key as salt (section 5.4.1.1, try and increment). How many tries
- * it takes tells about the input, which is no secret here.
+ * The input as a point of the prime-order group, with the public key as salt (section 5.4.1.1, try and increment). How
+ * many tries it takes tells about the input, which is no secret here.
  *
  * @returns undefined if no counter leads to a point: one input in 2^256
  */
@@ -123,8 +124,8 @@ export function proofToHash(proof: Uint8Array): Uint8Array {
 }
 
 /**
- * The output for this key and input, if the proof shows it. Keys of small order are refused (section 5.4.5): their owner could
- * prove several outputs for one input. Junk of any kind and length is refused, not thrown at.
+ * The output for this key and input, if the proof shows it. Keys of small order are refused (section 5.4.5): their
+ * owner could prove several outputs for one input. Junk of any kind and length is refused, not thrown at.
  *
  * @returns 64 bytes, or undefined
  */
