@@ -79,7 +79,14 @@ export interface Audit {
   challenge?: (challenge: Challenge, i: number, seed: Uint8Array) => Challenge
   transcript?: (transcript: Transcript) => Transcript
   /** What the provider signs; absent: these answers, if there is one for each. */
-  statement?: 'none' | 'of another request' | 'of other answers' | 'by another peer' | 'garbage' | 'anyway'
+  statement?:
+    | 'none'
+    | 'of another request'
+    | 'of other answers'
+    | 'by another peer'
+    | 'for another peer'
+    | 'garbage'
+    | 'anyway'
   /** By the provider's clock, after `startedAt`. */
   answeredAfterMs?: number
   tookMs?: number
@@ -168,7 +175,7 @@ async function statementOf(
   if (statement === 'garbage') return { bytes: new Uint8Array(7), signature: new Uint8Array(64) }
   const bytes = answerStatementCodec.encode({
     v: 1,
-    provider: provider.peerId,
+    provider: statement === 'for another peer' ? other.peerId : provider.peerId,
     request: statement === 'of another request' ? blake3(new Uint8Array(1)) : requestId,
     answers: answersDigest(statement === 'of other answers' ? known.toReversed() : known),
     answeredAt: (request?.issuedAt ?? startedAt) + answeredAfterMs

@@ -126,6 +126,9 @@ describe('a proof', () => {
     const odd = unhex('eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f')
     expect(verify(odd, honest.alpha, honest.proof)).toBeUndefined()
     expect(verify(honest.key, honest.alpha, Buffer.concat([odd, honest.proof.subarray(32)]))).toBeUndefined()
+    const withGamma = (gamma: Uint8Array): Uint8Array => Buffer.concat([gamma, honest.proof.subarray(32)])
+    expect(proofToHash(withGamma(unhex(`01${'00'.repeat(31)}`)))).toHaveLength(64)
+    expect(() => proofToHash(withGamma(odd))).toThrow(expect.objectContaining({ code: 'BAD_INPUT' }))
   })
 
   it('that is junk, with a key that is junk, is refused and not thrown at', () => {

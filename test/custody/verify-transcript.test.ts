@@ -61,6 +61,7 @@ const lyingProviders: Row[] = [
   ['signs other answers', 'omo', 'uuu', 'mismatched', () => ({ statement: 'of other answers' })],
   ['signs answers it did not give', 'o-o', 'uuu', 'mismatched', () => ({ statement: 'anyway' })],
   ['signs as another peer', 'ooo', 'uuu', 'foreign', () => ({ statement: 'by another peer' })],
+  ['signs that another peer answered', 'ooo', 'uuu', 'foreign', () => ({ statement: 'for another peer' })],
   ['signs garbage', 'ooo', 'uuu', 'foreign', () => ({ statement: 'garbage' })],
   ['does not sign', 'ooo', 'uuu', 'unknown', () => ({ statement: 'none' })]
 ]
@@ -241,6 +242,9 @@ describe('blame', () => {
   it('falls on nobody for a request or a statement that was exchanged, and signed again by somebody else', async () => {
     const { transcript } = await audit(world, { answers: 'omo', claims: 'omo' })
     expect(await casesOf(await signTranscript(transcript, world.provider))).toEqual(Array(3).fill('unsigned'))
+    const { transcript: stranger } = await audit(world, { answers: 'omo', claims: 'omo', signer: world.other })
+    const exchanged = { ...transcript, request: stranger.request }
+    expect(await casesOf(await signTranscript(exchanged, world.auditor))).toEqual(Array(3).fill('unsigned'))
   })
 })
 
