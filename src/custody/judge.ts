@@ -183,8 +183,8 @@ export function dueRepeats(state: JudgeState, now: number, config: JudgeConfig =
  * rebuild one shard of 10+10 it has to fetch 10 MiB: 2 s allow that from 42 Mbit/s on, so a single challenge says
  * little about a fast line. But a batch of 24 wants 240 MiB in 2.6 s, 780 Mbit/s for as long as it lasts, and each
  * further one 3.4 Gbit/s; before that it has to learn the siblings' CIDs (only the manifest has them) and who keeps
- * them (nobody announces shards; a look-up in js kad-dht takes seconds). And audits with their repeats cost it ten
- * times the bytes of what they ask for.
+ * them (nobody announces shards; a look-up in js kad-dht takes seconds). And a shard is asked for 1.58 times a week:
+ * rebuilding it for each costs 16 MiB to save one.
  *
  * A repeat always has the ceiling: a silence gives no measurement to learn from, as a lost segment gives TCP none.
  */

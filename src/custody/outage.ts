@@ -10,12 +10,12 @@
  * - *Suspended* when, of the groups asked in the window (5 min) that had not stopped before it, more than a third have
  *   stopped, and at least 4 (or all there are, where there are 2 or 3).
  *
- * The numbers: with independent absences that start at a rate r per group, and g groups asked in the window, a false
- * suspension wants 4 of them, and a third of g, to start within 5 min. At one absence a day and group (r = 0.35% per
- * window) that is 1.5e-10 per full window for g = 4, and less for more groups: the third grows faster than the chance.
- * And a false suspension harms nobody: it delays. An own outage stops every group, so it is seen with the fourth that
- * is asked. `canaries` names whom to ask at once when the first has stopped: waiting for hourly audits would take
- * longer than the window where providers are few.
+ * The numbers: where each group goes absent once a day, at independent times, one does in a given window with 0.35%. A
+ * false suspension takes four of four groups asked (1.5e-10 a window), five of twelve (4e-10); the worst is four of
+ * eleven: 4.8e-8 a window, once in 200 years. It would harm nobody: it delays.
+ *
+ * An own outage stops every group, so it is seen with the fourth that is asked. `canaries` names whom to ask at once
+ * when the first has stopped: waiting for audits would take longer than the window where providers are few.
  *
  * It ends when at most a quarter of the groups asked since are down that stopped since its beginning. Should that never
  * be (a third of the network did go at once) it ends after a day if half of those asked answer: whoever is reached by
