@@ -174,8 +174,8 @@ function groupsOf(peers: readonly Peer[]): Group[] {
 }
 
 /**
- * Whom to ask at once, by anything cheap, to find out whose outage it is: while somebody has stopped within the window,
- * or judgement is suspended, providers not asked for a while, drawn at random.
+ * Whom to ask at once, by anything cheap, drawn at random: while somebody has stopped within the window, of those that
+ * answered, to find out whose outage it is; while judgement is suspended, of those that stopped, to see it end.
  */
 export function canaries(
   state: OutageState,
@@ -185,11 +185,10 @@ export function canaries(
   config: OutageConfig = outageDefaults
 ): string[] {
   const from = now - config.windowMs
-  const isSuspicious = state.peers.some(({ stoppedAt }) => stoppedAt !== null && stoppedAt >= from)
-  if (!isSuspicious && state.suspended === null) return []
+  const isSuspended = state.suspended !== null
+  if (!isSuspended && !state.peers.some(({ stoppedAt }) => stoppedAt !== null && stoppedAt >= from)) return []
   const stale = state.peers.filter(({ at, isUp, stoppedAt }) => {
-    const isOld = now - at >= config.windowMs / 5
-    return isOld && (isUp || (state.suspended !== null && stoppedAt !== null))
+    return now - at >= config.windowMs / 5 && (isSuspended ? stoppedAt !== null : isUp)
   })
   const chosen: string[] = []
   while (chosen.length < count && stale.length > 0) {

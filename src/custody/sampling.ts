@@ -194,7 +194,8 @@ interface Ready {
 }
 
 /**
- * What to ask now. To be called often (every second or few): what is ready waits for the next call. Providers that are
+ * What to ask now. To be called every second or few, once a minute at least: what is ready waits for the next call, and
+ * what is a minute late counts as missed, and is drawn anew. Providers that are
  * not in `inputs` are forgotten. The state given is not changed.
  *
  * @param random unpredictable for providers
@@ -291,7 +292,7 @@ function drawn(
  * restart.
  */
 function refreshed(known: Plan, input: SamplingInput, now: number, random: Random, config: SamplingConfig): Plan {
-  if (!input.isOnline) return { ...known, readyAt: null }
+  if (!input.isOnline) return known.readyAt === null ? known : { ...known, readyAt: null }
   if (input.isContained) return { ...known, readyAt: input.repeats > 0 ? (known.readyAt ?? now) : null }
   if (known.readyAt !== null) return known
   const epoch = Math.floor(now / config.epochMs)
@@ -299,7 +300,9 @@ function refreshed(known: Plan, input: SamplingInput, now: number, random: Rando
   const isMissed = known.epoch < epoch && now - known.askAt >= minuteMs
   const isClockSetBack = known.epoch > epoch + 1
   if (isMissed || isClockSetBack) return { ...known, wholeAt, ...drawn(epoch, now, random, config) }
-  return { ...known, wholeAt, readyAt: known.askAt <= now ? now : null }
+  const isReady = known.askAt <= now
+  // The common case, a thousand times a second: nothing to do, and nothing made.
+  return !isReady && wholeAt === known.wholeAt ? known : { ...known, wholeAt, readyAt: isReady ? now : null }
 }
 
 function served(own: Plan, now: number, random: Random, config: SamplingConfig): Plan {
