@@ -26,7 +26,7 @@
  *
  * Availability is a unit an hour (`judge` sees to that), present or absent. Absent for 12 hours: 0.94; for 3 days:
  * 0.70; below 0.6, absent for more than four days of the last eight or so, it gets no new shards. It never suspends:
- * offline is not losing.
+ * offline is not losing. Here a new provider begins with 100 units: a night away in its first days leaves 0.9.
  */
 import { z } from 'zod'
 import { hourMs, secondMs } from '../base/limits.ts'
@@ -39,7 +39,7 @@ export interface ScoreConfig {
   goodEveryMs: number
   weights: { missing: number; wrong: number }
   /** Units in favour of who is new. */
-  credit: number
+  credit: { custody: number; availability: number }
   vetting: { proofsMin: number; ageMsMin: number; weight: number }
   /** Custody below the first: no new shards; below the second: suspended. */
   custodyMin: { newShards: number; suspended: number }
@@ -51,7 +51,7 @@ export const scoreDefaults: ScoreConfig = {
   kept: 0.995,
   goodEveryMs: hourMs,
   weights: { missing: 4, wrong: 8 },
-  credit: 20,
+  credit: { custody: 20, availability: 100 },
   vetting: { proofsMin: 100, ageMsMin: 72 * hourMs, weight: 0.25 },
   custodyMin: { newShards: 0.95, suspended: 0.8 },
   availabilityMin: 0.6,
@@ -98,8 +98,8 @@ export type ScoreState = z.infer<typeof scoreStateSchema>
 export const newScore = (now: number, config: ScoreConfig = scoreDefaults): ScoreState => ({
   v: 1,
   firstSeenAt: now,
-  custody: { good: config.credit, bad: 0 },
-  availability: { good: config.credit, bad: 0 },
+  custody: { good: config.credit.custody, bad: 0 },
+  availability: { good: config.credit.availability, bad: 0 },
   goodAt: null,
   proofs: 0,
   isVetted: false,

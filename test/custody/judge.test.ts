@@ -71,7 +71,9 @@ class Life {
   }
 }
 
-/** The same challenge of shard a, put whenever it is due, and how it ends: o ok, T timeout, U unknown, - offline, ... */
+/**
+ * The same challenge of shard a, put whenever it is due, and how it ends: o ok, T timeout, U unknown, - offline, ...
+ */
 function lived(outcomes: string): Life {
   const life = new Life()
   for (const letter of outcomes) {

@@ -5,7 +5,9 @@ import { judgeDefaults } from '../../src/custody/judge.ts'
 import { scoreDefaults } from '../../src/custody/score.ts'
 import { type Dishonesty, type OwnOutage, simulateMonth } from './month.ts'
 
-/** One in which nothing connects, one in which everything connects and nothing answers, longer than all repeats take. */
+/**
+ * One in which nothing connects, one in which everything connects and nothing answers, longer than all repeats take.
+ */
 const outages: OwnOutage[] = [
   { from: 6 * dayMs, until: 6 * dayMs + 40 * minuteMs, as: 'offline' },
   { from: 17 * dayMs + 5 * hourMs, until: 17 * dayMs + 10 * hourMs, as: 'timeout' }

@@ -1,6 +1,6 @@
 /**
- * A month of audits at the level of decisions: sampling, judge, outage and score wired as an audit loop wires them, over
- * providers that are numbers. Everything follows from a seed.
+ * A month of audits at the level of decisions: sampling, judge, outage and score wired as an audit loop wires them,
+ * over providers that are numbers. Everything follows from a seed.
  */
 
 import { dayMs, hourMs, minuteMs } from '../../src/base/limits.ts'
@@ -96,7 +96,9 @@ function normal(random: Random): number {
 }
 const logNormal = (random: Random, median: number, sigma: number): number => median * Math.exp(sigma * normal(random))
 
-/** 70 of 100 are servers (restarts, once in ten days), 30 stand at home (every other day away, for a night at times). */
+/**
+ * 70 of 100 are servers (restarts, once in ten days), 30 stand at home (every other day away, for a night at times).
+ */
 function simulatedProvider(i: number, dishonesty: Dishonesty | undefined, untilMs: number, root: SeededRandom) {
   const random = root.fork(`provider ${i}`)
   const isHome = i % 10 >= 7

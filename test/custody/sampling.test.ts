@@ -183,6 +183,14 @@ describe('the budget', () => {
     expect(need.proofs).toBeLessThan(6 * KiB)
     expect(need.wholes).toBeLessThan(25 * KiB)
   })
+  it('is kept in the memory that providers take, whatever they have', () => {
+    const bytesOf = (shards: number): number => {
+      const { state } = run(() => inputs(1000, { shards, due: 1024 }), hourMs, minuteMs)
+      return JSON.stringify(state).length
+    }
+    expect(bytesOf(1000)).toBeLessThan(1000 * 160)
+    expect(Math.abs(bytesOf(1_000_000) - bytesOf(1000))).toBeLessThan(1000 * 40) // times that are null or a number
+  })
   it('is never exceeded, and nobody starves when there is a tenth of what is needed', () => {
     const config = { ...samplingDefaults, bytesPerSecond: 60, burstSeconds: 3600 }
     const needed = needBytesPerSecond(
