@@ -7,12 +7,16 @@ import { CID } from 'multiformats/cid'
 import { z } from 'zod'
 import { concatBytes, utf8 } from '../base/bytes.ts'
 import { HoldfastError } from '../base/errors.ts'
-import { limits } from '../base/limits.ts'
+import { hourMs, limits } from '../base/limits.ts'
 import { blake3 } from '../content/blake3.ts'
 import { auditReasons } from './outcome.ts'
 
 /** Chunks that proofs are about: BLAKE3's own. */
 export const challengeChunkBytes = 1024
+/** How often a challenge that timed out is put again before that counts as `missing`. */
+export const repeatsMax = 3
+/** `sampling` where every shard is drawn. */
+export const samplingAll = 2 ** 32
 /** In one request. */
 export const challengesMax = 1024
 export const auditRequestBytesMax = 256 * 1024
@@ -25,19 +29,22 @@ const bytesOf = (length: number) =>
   z.instanceof(Uint8Array).refine((bytes) => bytes.length === length, `${length} bytes`)
 const signatureSchema = z.instanceof(Uint8Array).refine(({ length }) => length > 0 && length <= 256, 'a signature')
 
-export const challengeSchema = z.strictObject({
-  cid: z.custom<CID>((value) => CID.asCID(value) !== null),
-  /** Of `challengeChunkBytes`, from 0. */
-  chunk: z
-    .number()
-    .int()
-    .nonnegative()
-    .max(limits.shardBytesMax / challengeChunkBytes),
-  reason: z.enum(auditReasons)
-})
+/** Chunks of a block; an empty one has one, which is empty. */
+export const chunksOf = (blockBytes: number): number => Math.max(1, Math.ceil(blockBytes / challengeChunkBytes))
+
+export const challengeSchema = z
+  .strictObject({
+    cid: z.custom<CID>((value) => CID.asCID(value) !== null),
+    /** Of the block, as the auditor knows it: which chunk the seed means depends on it. */
+    bytes: z.number().int().nonnegative().max(limits.shardBytesMax),
+    /** Of `challengeChunkBytes`, from 0. */
+    chunk: z.number().int().nonnegative(),
+    reason: z.enum(auditReasons)
+  })
+  .refine(({ bytes, chunk }) => chunk < chunksOf(bytes), 'no such chunk')
 export type Challenge = z.infer<typeof challengeSchema>
 
-const requestSchema = z.strictObject({
+const requestFields = z.strictObject({
   v: z.literal(1),
   /** Peer ids. */
   auditor: peerIdSchema,
@@ -45,12 +52,25 @@ const requestSchema = z.strictObject({
   /** Hours (or whatever an epoch lasts, `epochMs`) since the Unix epoch: what the seed was drawn for. */
   epoch: timeSchema,
   epochMs: z.number().int().positive(),
+  /** Of 2^32 shards of this provider so many are drawn by the seed: see `isSampled`. */
+  sampling: z.number().int().nonnegative().max(samplingAll),
   /** ECVRF proof of the seed, 80 bytes. */
   vrfProof: bytesOf(80),
   /** By the auditor's clock, milliseconds since the Unix epoch. */
   issuedAt: timeSchema,
+  /** From when the request is sent until the statement has come; later is a `timeout`. */
+  deadlineMs: z.number().int().positive().max(hourMs),
+  /**
+   * A repeat puts challenges again that timed out: with epoch, `epochMs`, sampling and proof of the first request, so that they
+   * still follow from its seed. `request`: BLAKE3 of the bytes of the request before this one in the series.
+   */
+  repeats: z.strictObject({ request: bytesOf(32), attempt: z.number().int().positive().max(repeatsMax) }).nullable(),
   challenges: z.array(challengeSchema).min(1).max(challengesMax)
 })
+const requestSchema = requestFields.refine(
+  ({ repeats, challenges }) => challenges.every(({ reason }) => (reason === 'repeat') === (repeats !== null)),
+  'repeats come in requests of their own'
+)
 export type AuditRequest = z.infer<typeof requestSchema>
 
 const statementSchema = z.strictObject({

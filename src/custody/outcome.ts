@@ -4,8 +4,8 @@
  * - `ok`: the proof verifies against the shard's CID.
  * - `offline`: no connection, or another peer behind the address.
  * - `timeout`: connected, and no whole answer by the deadline.
- * - `missing`: the provider said that it has no such block, or that the block is damaged; or it let the same challenge time out
- *   as often as it may.
+ * - `missing`: the provider said that it has no such block, or that the block is damaged; or it let the same challenge time
+ *   out as often as it may.
  * - `wrong`: an answer that does not verify.
  * - `refused`: the provider says that it will not keep the block.
  * - `unknown`: an answer that says nothing about the block: overloaded, not in the protocol, not signed.
