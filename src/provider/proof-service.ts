@@ -100,6 +100,11 @@ export class ProofService {
     return this.#given
   }
 
+  /** Requests that have a place now. */
+  get admitted(): number {
+    return this.#admittedCount
+  }
+
   /** A place for one request of this peer, from before it is read until its last answer is sent. @throws HoldfastError `OVERLOADED` */
   admit(peerId: string): () => void {
     const own = this.#admitted.get(peerId) ?? 0

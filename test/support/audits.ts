@@ -45,7 +45,7 @@ export async function requestOf(
     issuedAt: 1_700_000_000_000,
     deadlineMs: 5000,
     repeats: null,
-    challenges: questions.map((question) => ({ ...question, reason: 'asked' as const })),
+    challenges: questions.map(({ cid, bytes, chunk }) => ({ cid, bytes, chunk, reason: 'asked' as const })),
     ...change
   }
   const bytes = auditRequestCodec.encode(request)
