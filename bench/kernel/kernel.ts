@@ -6,6 +6,7 @@ import type { Row } from '../result.ts'
 import { blake3Rows } from './blake3.ts'
 import { findContenders } from './contenders.ts'
 import { erasureRows } from './erasure.ts'
+import { proofServiceRows } from './proof-service.ts'
 import { wholePathRow, wholePathSizes } from './whole-path.ts'
 
 const codes: readonly Code[] = [
@@ -45,6 +46,8 @@ export const kernel: Benchmark = {
     }
     progress('kernel: BLAKE3')
     rows.push(...(await blake3Rows({ seed, blocks, proofs, sampling, signal })))
+    progress('kernel: the proof service')
+    rows.push(...(await proofServiceRows({ seed, blocks: isFull ? 256 : blocks, sampling, signal })))
     return {
       parameters: { shardBytes, productBytes, hashedBlocks: blocks, proofs, ...sampling },
       notes: [

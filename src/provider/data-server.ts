@@ -5,6 +5,7 @@
  *   acknowledged.
  * - `GET` and `HEAD /ipfs/{cid}` for anybody: raw blocks, after the trustless gateway specification
  *   (https://specs.ipfs.tech/http-gateways/trustless-gateway/).
+ * - `POST /holdfast/v1/proofs` from peers that prove who they are: see `proof-service.ts`.
  *
  * Every body, connection, wait and queue has a bound. Errors are JSON: `{ "code", "message" }`.
  */
@@ -20,8 +21,10 @@ import { limits, MiB, minuteMs, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import { parseCid } from '../content/cid.ts'
 import { type PeerCertificate, peerIdOfCertificate } from '../net/peer-tls.ts'
-import { dataHeaders, gatewayPath, shardsPath, statusOfCode } from '../transfer/data-plane.ts'
+import { dataHeaders, gatewayPath, proofsPath, shardsPath, statusOfCode } from '../transfer/data-plane.ts'
 import { BufferPool } from './buffer-pool.ts'
+import { serveProofs } from './proof-route.ts'
+import type { ProofService } from './proof-service.ts'
 import type { StorageProvider } from './storage-provider.ts'
 
 const connectionsMax = 1024
@@ -45,6 +48,7 @@ const identityHash = 0x00
 
 export interface DataServerComponents {
   storage: StorageProvider
+  proofs: ProofService
   certificate: PeerCertificate
   clock: Clock
   log: Log
@@ -54,6 +58,7 @@ export interface DataServerComponents {
 
 export class DataServer {
   readonly #storage: StorageProvider
+  readonly #proofs: ProofService
   readonly #clock: Clock
   readonly #log: Log
   readonly #announceRoot: (cid: CID) => void
@@ -64,8 +69,9 @@ export class DataServer {
   readonly #buffers = new BufferPool(limits.shardBytesMax, 8)
   readonly #handling = new Set<Promise<void>>()
 
-  constructor({ storage, certificate, clock, log, announceRoot }: DataServerComponents) {
+  constructor({ storage, proofs, certificate, clock, log, announceRoot }: DataServerComponents) {
     this.#storage = storage
+    this.#proofs = proofs
     this.#clock = clock
     this.#log = log.child('data')
     this.#announceRoot = announceRoot
@@ -127,6 +133,7 @@ export class DataServer {
       const url = new URL(request.url ?? '/', 'https://provider')
       if (url.pathname.startsWith(shardsPath)) await this.#handleShard(request, response, url, gone.signal)
       else if (url.pathname.startsWith(gatewayPath)) await this.#handleBlock(request, response, url, gone.signal)
+      else if (url.pathname === proofsPath) await this.#handleProofs(request, response, gone.signal)
       else throw new HttpError(404, 'MISSING', 'no such resource')
     } catch (error) {
       this.#fail(request, response, error)
@@ -197,6 +204,13 @@ export class DataServer {
       'x-ipfs-roots': cid.toString()
     })
     response.end(bytes)
+  }
+
+  async #handleProofs(request: IncomingMessage, response: ServerResponse, gone: AbortSignal): Promise<void> {
+    if (request.method !== 'POST') throw new HttpError(405, 'BAD_INPUT', 'audits are POSTed here', { allow: 'POST' })
+    const peer = await this.#peerOf(request)
+    if (peer === undefined) throw new HttpError(401, 'BAD_INPUT', 'a client certificate with a peer id is needed')
+    await serveProofs(this.#proofs, this.#clock, { request, response, peer, gone })
   }
 
   async #bytesOf(cid: CID): Promise<Uint8Array> {

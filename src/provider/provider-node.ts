@@ -11,7 +11,7 @@ import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import { version } from '../base/version.ts'
 import { KadDiscovery } from '../discovery/kad-dht.ts'
-import { type Identity, loadIdentity } from '../net/identity.ts'
+import { type Identity, loadIdentity, verifySignature } from '../net/identity.ts'
 import { type Libp2pNetwork, type PeerMemory, startLibp2pNetwork } from '../net/libp2p.ts'
 import { makePeerCertificate } from '../net/peer-tls.ts'
 import { serveBitswap } from './bitswap.ts'
@@ -19,6 +19,7 @@ import { ReadOnlyBlockstore } from './blockstore.ts'
 import { serveControlPlane } from './control-plane.ts'
 import { DataServer } from './data-server.ts'
 import { FsShardStore } from './fs-shard-store.ts'
+import { ProofService } from './proof-service.ts'
 import { RootList } from './root-list.ts'
 import { SqliteLeaseStore } from './sqlite-lease-store.ts'
 import { StorageProvider } from './storage-provider.ts'
@@ -54,6 +55,7 @@ export interface ProviderNode {
   /** The origin of the data plane that is announced first. */
   readonly dataUrl: string
   readonly storage: StorageProvider
+  readonly proofs: ProofService
   readonly network: Libp2pNetwork
   /** Resolves once the provider can be found through the DHT. */
   readonly announced: Promise<void>
@@ -107,9 +109,18 @@ async function start(
   reconciled.catch(() => {}) // awaited below
 
   const certificate = await makePeerCertificate(identity, { now: clock.now() })
+  const proofs = new ProofService({
+    storage,
+    signer: identity,
+    verifySignature,
+    clock,
+    log,
+    pause: () => new Promise((resolve) => setImmediate(resolve))
+  })
   let discovery: KadDiscovery | undefined
   const dataServer = new DataServer({
     storage,
+    proofs,
     certificate,
     clock,
     log,
@@ -140,6 +151,7 @@ async function start(
     multiaddrs: network.addresses(),
     dataUrl: dataUrls[0]!,
     storage,
+    proofs,
     network,
     announced,
     stop

@@ -11,9 +11,11 @@ import { serveControlPlane } from '../provider/control-plane.ts'
 import type { LeaseStore } from '../provider/lease-store.ts'
 import { MemoryLeaseStore } from '../provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../provider/memory-shard-store.ts'
+import { ProofService } from '../provider/proof-service.ts'
 import type { ShardStore } from '../provider/shard-store.ts'
 import { StorageProvider } from '../provider/storage-provider.ts'
 import type { SeededRandom } from './seeded-random.ts'
+import { simulatedSigner, verifySimulated } from './signatures.ts'
 import { type Timeline, VirtualProcess } from './virtual-clock.ts'
 
 /** How a machine treats those who talk to it. The honest one answers what is true, in its usual time. */
@@ -80,6 +82,7 @@ export class Machine {
   #behaviour = honest
   #process: VirtualProcess | undefined
   #storage: StorageProvider | undefined
+  #proofs: ProofService | undefined
   #port = 4001
   #vanished = false
   #readableSince: number
@@ -111,6 +114,12 @@ export class Machine {
   get storage(): StorageProvider {
     if (this.#storage === undefined) throw new HoldfastError('OFFLINE', 'the machine is down')
     return this.#storage
+  }
+
+  /** @throws HoldfastError `OFFLINE` while it is down */
+  get proofs(): ProofService {
+    if (this.#proofs === undefined) throw new HoldfastError('OFFLINE', 'the machine is down')
+    return this.#proofs
   }
 
   get behaviour(): Behaviour {
@@ -145,13 +154,14 @@ export class Machine {
     if (this.#process !== undefined) return
     const { timeline, log } = this.#components
     const process = new VirtualProcess(timeline, this.#init.skewMs)
+    const signer = simulatedSigner(this.peerId)
     const storage = new StorageProvider(
       {
         shards: this.disk.mount(process),
         leases: slowLeases(this.leases, process, this.#components.random),
         clock: process.clock,
         log,
-        signer: { peerId: this.peerId, sign: async () => new Uint8Array(64) }
+        signer
       },
       {
         capacityBytes: this.#init.capacityBytes,
@@ -164,6 +174,14 @@ export class Machine {
     )
     this.#process = process
     this.#storage = storage
+    this.#proofs = new ProofService({
+      storage,
+      signer,
+      verifySignature: verifySimulated,
+      clock: process.clock,
+      log,
+      pause: async () => {} // time is virtual, and so are its turns
+    })
     this.#vanished = false
     this.handlers.clear()
     void serveControlPlane({ handle: async (protocol, handler) => void this.handlers.set(protocol, handler) }, storage)
@@ -179,6 +197,7 @@ export class Machine {
     this.#process?.kill()
     this.#process = undefined
     this.#storage = undefined
+    this.#proofs = undefined
     this.#vanished = how === 'vanished'
     const broken = [...this.connections]
     this.connections.clear()

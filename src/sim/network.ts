@@ -3,13 +3,15 @@
  * either may be lost, and what was asked may have been done all the same. Stands in for the HTTPS data plane, the libp2p
  * control plane and the DHT, and keeps their bounds.
  */
-import { HoldfastError } from '../base/errors.ts'
+import { HoldfastError, isCode } from '../base/errors.ts'
 import { limits } from '../base/limits.ts'
 import type { CID } from '../content/cid.ts'
+import { auditRequestCodec, signedCodec } from '../custody/audit-messages.ts'
 import type { Discovery } from '../discovery/discovery.ts'
 import type { PeerAddress } from '../net/network.ts'
 import { statusOfCode } from '../transfer/data-plane.ts'
 import { controlProtocols, type LeaseRequest, leaseAnswer, leaseRequest } from '../transfer/lease-protocol.ts'
+import { decodeProofs } from '../transfer/prove.ts'
 import type { LeaseState, ProviderClient, ProviderRef } from '../transfer/provider-client.ts'
 import type { Machine } from './machine.ts'
 import type { SeededRandom } from './seeded-random.ts'
@@ -111,7 +113,36 @@ export class SimulatedNetwork {
             if (machine.behaviour.offers === 'garbage') throw new HoldfastError('PROTOCOL', 'an invalid offer')
             return await machine.storage.offer()
           }
+        }),
+      prove: async (to, request, signal) => {
+        const { challenges } = auditRequestCodec.decode(request.bytes)
+        const body = signedCodec.encode(request)
+        const stream = await this.#call({
+          from,
+          to,
+          plane: 'data',
+          label: `prove ${challenges.length}`,
+          signal,
+          serve: (machine) => this.#serveProofs(machine, owner, body)
+        }).catch((error: unknown) => {
+          if (!isCode(error, 'OVERLOADED')) throw error
+          throw new HoldfastError('TIMEOUT', error.message, { details: { overloaded: true } })
         })
+        return decodeProofs(challenges.length, stream)
+      }
+    }
+  }
+
+  /** Streams are not simulated: an answer arrives whole, or not at all. */
+  async #serveProofs(machine: Machine, owner: string, body: Uint8Array): Promise<Uint8Array[]> {
+    const { proofs } = machine
+    const leave = proofs.admit(owner)
+    try {
+      const stream: Uint8Array[] = []
+      for await (const frames of proofs.answer(await proofs.receive(owner, body))) stream.push(frames)
+      return stream
+    } finally {
+      leave()
     }
   }
 

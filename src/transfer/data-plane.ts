@@ -1,8 +1,17 @@
 /** What both ends of the HTTPS data plane agree on. Described in FORMATS.md, "Data plane". */
 import type { ErrorCode } from '../base/errors.ts'
+import { minuteMs } from '../base/limits.ts'
+import { auditRequestBytesMax } from '../custody/audit-messages.ts'
 
 export const shardsPath = '/holdfast/v1/shards/'
 export const gatewayPath = '/ipfs/'
+export const proofsPath = '/holdfast/v1/proofs'
+
+export const proofsType = 'application/vnd.holdfast.proofs'
+/** A signed audit request: the request, its signature, and what CBOR puts around them. */
+export const proofRequestBytesMax = auditRequestBytesMax + 1024
+/** How far apart the clocks of auditor and provider may be, the way between them included. */
+export const auditClockToleranceMs = 10 * minuteMs
 
 export const dataHeaders = {
   /** Term of the lease a PUT asks for, milliseconds. */

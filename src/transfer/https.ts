@@ -15,11 +15,14 @@ import { buildConnector, type Dispatcher, Pool } from 'undici'
 import type { Clock } from '../base/clock.ts'
 import { check, type ErrorCode, HoldfastError, isCode } from '../base/errors.ts'
 import { KiB, limits, secondMs } from '../base/limits.ts'
+import type { ProofAnswers } from '../custody/answers.ts'
+import type { Signed } from '../custody/audit-messages.ts'
 import { decodeOffer, type Offer, type VerifySignature } from '../market/offer.ts'
 import type { Network } from '../net/network.ts'
 import { type PeerCertificate, peerIdOfCertificate } from '../net/peer-tls.ts'
 import { dataHeaders, gatewayPath, shardsPath, statusOfCode } from './data-plane.ts'
 import { controlProtocols, leaseAnswer, leaseRequest } from './lease-protocol.ts'
+import { askForProofs, refusalOfProofs } from './prove.ts'
 import type { LeaseState, LeaseTerms, ProviderClient, ProviderRef, PutShardOptions } from './provider-client.ts'
 
 const connectMsMax = 3 * secondMs
@@ -139,6 +142,13 @@ export class HttpsProviderClient implements ProviderClient {
     return await decodeOffer(bytes, provider.peerId, this.#verifySignature)
   }
 
+  async prove(provider: ProviderRef, request: Signed, signal?: AbortSignal): Promise<ProofAnswers> {
+    const asError = (cause: unknown): HoldfastError => asHoldfastError(provider, cause)
+    const answer = await this.#reach(provider, signal, (pool) => askForProofs(pool, request, { signal, asError }))
+    if ('status' in answer) throw refusalOfProofs(failureOf(provider, answer))
+    return answer
+  }
+
   /**
    * One large body a turn of the event loop: encrypting it takes a millisecond, and a segment's shards, which come at the
    * same moment, would keep everybody else waiting for twenty.
@@ -163,16 +173,24 @@ export class HttpsProviderClient implements ProviderClient {
     throw new HoldfastError(code, `${provider.peerId} answered ${answer.error.code}: ${answer.error.message}`)
   }
 
-  /** Tries the provider's URLs in turn until one has a provider behind it. */
   async #ask(provider: ProviderRef, question: Question): Promise<Answer> {
+    return await this.#reach(provider, question.signal, (pool) => ask(pool, question))
+  }
+
+  /** Tries the provider's URLs in turn until one has a provider behind it. */
+  async #reach<T>(
+    provider: ProviderRef,
+    signal: AbortSignal | undefined,
+    exchange: (pool: Pool) => Promise<T>
+  ): Promise<T> {
     let offline: HoldfastError = new HoldfastError('OFFLINE', `${provider.peerId} has no data URL`)
     for (const url of provider.dataUrls) {
-      question.signal?.throwIfAborted()
+      signal?.throwIfAborted()
       const pool = this.#poolOf(provider.peerId, url)
       try {
-        return await askAgainIfStale(pool, question)
+        return await againIfStale(signal, () => exchange(pool))
       } catch (cause) {
-        if (question.signal?.aborted === true) throw question.signal.reason
+        if (signal?.aborted === true) throw signal.reason
         const error = asHoldfastError(provider, cause)
         if (error.code !== 'OFFLINE') throw error
         offline = error
@@ -258,12 +276,12 @@ function originOf(url: string): string {
  * A kept connection may have been closed by the other end just when it was used. Once more, then, and once only:
  * all requests here may be repeated.
  */
-async function askAgainIfStale(pool: Pool, question: Question): Promise<Answer> {
+async function againIfStale<T>(signal: AbortSignal | undefined, exchange: () => Promise<T>): Promise<T> {
   try {
-    return await ask(pool, question)
+    return await exchange()
   } catch (error) {
-    if (question.signal?.aborted === true || !brokenCodes.has((error as NodeJS.ErrnoException).code ?? '')) throw error
-    return await ask(pool, question)
+    if (signal?.aborted === true || !brokenCodes.has((error as NodeJS.ErrnoException).code ?? '')) throw error
+    return await exchange()
   }
 }
 

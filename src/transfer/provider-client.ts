@@ -3,6 +3,8 @@
  * run against `test/contracts/provider-client.ts`.
  */
 import type { CID } from 'multiformats/cid'
+import type { ProofAnswers } from '../custody/answers.ts'
+import type { Signed } from '../custody/audit-messages.ts'
 import type { Offer } from '../market/offer.ts'
 
 /** Where a provider is reached. Its identity is the peer id; the rest are hints that may go stale. */
@@ -54,4 +56,13 @@ export interface ProviderClient {
   releaseLeases: (provider: ProviderRef, cids: readonly CID[], signal?: AbortSignal) => Promise<void>
   /** The provider's current offer, its signature checked. */
   getOffer: (provider: ProviderRef, signal?: AbortSignal) => Promise<Offer>
+  /**
+   * Puts the challenges of an audit request of our own, signed, to a provider. Rejects (`OFFLINE`, `TIMEOUT`, `PROTOCOL`, or
+   * with the signal's reason) while the provider has not begun to answer; from then on it resolves with what came, none of it
+   * checked (`judgeAnswers` does), and with `failure` where something else than the provider's end of the stream ended it,
+   * the signal included.
+   *
+   * @throws HoldfastError `PROTOCOL` for a request that is none
+   */
+  prove: (provider: ProviderRef, request: Signed, signal?: AbortSignal) => Promise<ProofAnswers>
 }

@@ -55,6 +55,8 @@ describe('benchmarks at smoke size', { timeout: 120_000 }, () => {
         'blake3-hash-wasm',
         'blake3-scalar',
         'blake3-check-1KiB',
+        'proof-service-cached',
+        'proof-service-uncached',
         'whole-path-10+10-t2'
       ])
     )

@@ -3,10 +3,19 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { type ErrorCode, isCode } from '../../src/base/errors.ts'
 import { limits } from '../../src/base/limits.ts'
 import { type CID, cidOfNode, cidOfShard, codecs } from '../../src/content/cid.ts'
+import { type AnswersJudgement, judgeAnswers } from '../../src/custody/answers.ts'
+import { challengesMax, chunksOf } from '../../src/custody/audit-messages.ts'
+import type { Signer, VerifySignature } from '../../src/market/offer.ts'
 import type { ProviderClient, ProviderRef } from '../../src/transfer/provider-client.ts'
+import { type Question, requestOf } from '../support/audits.ts'
 
 export interface ProviderClientFixture {
   client: ProviderClient
+  /** Signs as the peer that `client` is. */
+  auditor: Signer
+  verifySignature: VerifySignature
+  /** What the provider's clock may be taken to say. */
+  now: () => number
   /** The same provider, asked by another gateway. */
   otherClient: ProviderClient
   /** A provider that is up, with room for at least 4 MiB and at most 16 MiB. */
@@ -140,6 +149,62 @@ export function providerClientContract(name: string, open: () => Promise<Provide
       expect(offer.accepting).toBe(true)
     })
 
+    const audit = async (questions: readonly Question[], signal?: AbortSignal): Promise<AnswersJudgement> => {
+      const { client, auditor, provider, verifySignature, now } = fixture
+      const { request, signed } = await requestOf(auditor, provider.peerId, questions, { issuedAt: now() })
+      const answers = await client.prove(provider, signed, signal)
+      expect(answers.failure).toBeUndefined()
+      return await judgeAnswers(request, signed.bytes, answers, { verifySignature })
+    }
+
+    test('proves what it holds, of any length, confesses the rest, and signs for both', async () => {
+      const { client, provider, rot } = fixture
+      const blocks = [0, 1, 1023, 1024, 1025, limits.shardBytesMax - 1, limits.shardBytesMax, 5000].map(block)
+      await Promise.all(blocks.map(({ bytes, cid }) => client.putShard(provider, cid, bytes, { termMs })))
+      const last = blocks.map(({ bytes, cid }): Question => {
+        return { cid, bytes: bytes.length, chunk: chunksOf(bytes.length) - 1 }
+      })
+      expect(await audit(last)).toEqual({ outcomes: blocks.map(() => 'ok'), countersigned: true })
+      const rotten = blocks.at(-1)!.cid
+      await rot(rotten)
+      const never = { cid: block(10).cid, bytes: 10, chunk: 0 }
+      const outcomes = [...blocks.map(({ cid }) => (cid === rotten ? 'missing' : 'ok')), 'missing', 'ok']
+      expect(await audit([...last, never, last[6]!])).toEqual({ outcomes, countersigned: true })
+      await client.releaseLeases(
+        provider,
+        blocks.map(({ cid }) => cid)
+      )
+      expect((await audit(last.slice(0, -1))).outcomes).toEqual(Array(7).fill('missing'))
+    })
+
+    test('a whole request of challenges is answered in order', async () => {
+      const { client, provider } = fixture
+      const { bytes, cid } = block(limits.shardBytesMax)
+      await client.putShard(provider, cid, bytes, { termMs })
+      const questions = Array.from({ length: challengesMax }, (_, i) => ({
+        cid,
+        bytes: bytes.length,
+        chunk: (i * 7) % challengesMax
+      }))
+      const { outcomes, countersigned } = await audit(questions)
+      expect([new Set(outcomes), countersigned]).toEqual([new Set(['ok']), true])
+      await client.releaseLeases(provider, [cid])
+    })
+
+    test('an audit in another’s name, for another, or of another time is PROTOCOL, and proves nothing', async () => {
+      const { client, otherClient, auditor, provider, absent, now } = fixture
+      const { bytes, cid } = block(100)
+      await client.putShard(provider, cid, bytes, { termMs })
+      const ask = async (target: string, issuedAt = now()) =>
+        (await requestOf(auditor, target, [{ cid, bytes: 100, chunk: 0 }], { issuedAt })).signed
+      expect(await codeOf(otherClient.prove(provider, await ask(provider.peerId)))).toBe('PROTOCOL')
+      expect(await codeOf(client.prove(provider, await ask(absent.peerId)))).toBe('PROTOCOL')
+      expect(await codeOf(client.prove(provider, await ask(provider.peerId, now() - 3_600_000)))).toBe('PROTOCOL')
+      const { bytes: request } = await ask(provider.peerId)
+      expect(await codeOf(client.prove(provider, { bytes: request, signature: new Uint8Array(64) }))).toBe('PROTOCOL')
+      expect(await codeOf(client.prove(provider, { bytes, signature: new Uint8Array(64) }))).toBe('PROTOCOL')
+    })
+
     test('nobody there is OFFLINE, by every way of asking', async () => {
       const { client, absent } = fixture
       const { bytes, cid } = block(10)
@@ -148,6 +213,8 @@ export function providerClientContract(name: string, open: () => Promise<Provide
       expect(await codeOf(client.renewLeases(absent, [cid], { termMs }))).toBe('OFFLINE')
       expect(await codeOf(client.releaseLeases(absent, [cid]))).toBe('OFFLINE')
       expect(await codeOf(client.getOffer(absent))).toBe('OFFLINE')
+      const { signed } = await requestOf(fixture.auditor, absent.peerId, [{ cid, bytes: 10, chunk: 0 }])
+      expect(await codeOf(client.prove(absent, signed))).toBe('OFFLINE')
     })
 
     test('an aborted request rejects with the signal’s reason', async () => {
@@ -158,6 +225,8 @@ export function providerClientContract(name: string, open: () => Promise<Provide
       await expect(client.getShard(provider, cid, aborted)).rejects.toBe(reason)
       await expect(client.putShard(provider, cid, bytes, { termMs, signal: aborted })).rejects.toBe(reason)
       await expect(client.getOffer(provider, aborted)).rejects.toBe(reason)
+      const { signed } = await requestOf(fixture.auditor, provider.peerId, [{ cid, bytes: 10, chunk: 0 }])
+      await expect(client.prove(provider, signed, aborted)).rejects.toBe(reason)
     })
   })
 }

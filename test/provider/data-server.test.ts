@@ -12,7 +12,7 @@ import { cidOfNode, cidOfShard, codecs } from '../../src/content/cid.ts'
 import { generateIdentity } from '../../src/net/identity.ts'
 import { makePeerCertificate, type PeerCertificate } from '../../src/net/peer-tls.ts'
 import { DataServer } from '../../src/provider/data-server.ts'
-import { type TestProvider, testProvider } from '../support/provider.ts'
+import { proofServiceOf, type TestProvider, testProvider } from '../support/provider.ts'
 
 interface Answer {
   status: number
@@ -31,6 +31,7 @@ describe('the data plane', () => {
     host = testProvider()
     server = new DataServer({
       storage: host.provider,
+      proofs: proofServiceOf(host, own),
       certificate: await makePeerCertificate(own, { now: Date.now() }),
       clock: systemClock,
       log: silentLog,

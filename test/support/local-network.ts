@@ -87,7 +87,10 @@ export async function startLocalNetwork(
     },
     renewLeases: async ({ peerId }, cids, { termMs }) => alive(peerId).core.renew(owner, cids, termMs),
     releaseLeases: async ({ peerId }, cids) => alive(peerId).core.release(owner, cids),
-    getOffer: async ({ peerId }) => alive(peerId).core.offer()
+    getOffer: async ({ peerId }) => alive(peerId).core.offer(),
+    prove: async ({ peerId }) => {
+      throw new HoldfastError('OFFLINE', `${peerId} is not audited here`)
+    }
   }
   const peers: Peers = {
     candidates: () =>

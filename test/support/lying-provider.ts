@@ -3,15 +3,18 @@
  * message `{ "lie": ... }`. It is honest until told otherwise.
  */
 import { parseArgs } from 'node:util'
+import { HoldfastError } from '../../src/base/errors.ts'
 import { systemClock, systemLog, systemRandom } from '../../src/base/system.ts'
 import { interruptSignal } from '../../src/cli/interrupt.ts'
 import { startProvider } from '../../src/provider/provider-node.ts'
+import { type AuditLie, lieInAudits } from './audit-lies.ts'
 
 /**
  * `bytes`: a block of the right length with one bit turned; `length`: a block cut short; `silence`: takes the request and
- * never answers; `amnesia`: says yes to a block and does not keep it.
+ * never answers; `amnesia`: says yes to a block and does not keep it; `unread`: denies all blocks to readers, and proves them
+ * to auditors. The others are about audits alone.
  */
-export type Lie = 'none' | 'bytes' | 'length' | 'silence' | 'amnesia'
+export type Lie = 'none' | 'bytes' | 'length' | 'silence' | 'amnesia' | 'unread' | AuditLie
 
 const { values } = parseArgs({
   options: {
@@ -45,6 +48,7 @@ const get = storage.get.bind(storage)
 storage.get = async (cid) => {
   const bytes = await get(cid)
   if (lie === 'silence') return await never
+  if (lie === 'unread') throw new HoldfastError('MISSING', 'no such block here')
   if (lie === 'length') return bytes.subarray(0, bytes.length - 1)
   if (lie === 'bytes') bytes[0]! ^= 1
   return bytes
@@ -55,6 +59,7 @@ storage.put = async (owner, cid, bytes, termMs) => {
   if (lie === 'amnesia') return { created: true, until: systemClock.now() + termMs }
   return await put(owner, cid, bytes, termMs)
 }
+lieInAudits(node.proofs, () => lie)
 
 process.send!({ peerId: node.peerId, addresses: node.multiaddrs, dataUrls: [node.dataUrl] })
 const signal = interruptSignal()

@@ -1,9 +1,12 @@
 /** A storage provider in memory, on a clock the test moves. Every option has a default. */
 import type { Clock } from '../../src/base/clock.ts'
 import { type Log, silentLog } from '../../src/base/log.ts'
+import type { Signer } from '../../src/market/offer.ts'
+import { verifySignature } from '../../src/net/identity.ts'
 import type { LeaseStore } from '../../src/provider/lease-store.ts'
 import { MemoryLeaseStore } from '../../src/provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../../src/provider/memory-shard-store.ts'
+import { ProofService, type ProofServiceInit } from '../../src/provider/proof-service.ts'
 import type { ShardStore } from '../../src/provider/shard-store.ts'
 import { StorageProvider, type StorageProviderInit } from '../../src/provider/storage-provider.ts'
 
@@ -55,4 +58,13 @@ export function testProvider(
     }
   )
   return { provider, shards, leases, clock }
+}
+
+export function proofServiceOf(
+  { provider, clock }: TestProvider,
+  signer: Signer,
+  init?: ProofServiceInit
+): ProofService {
+  const pause = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+  return new ProofService({ storage: provider, signer, verifySignature, clock, log: silentLog, pause }, init)
 }

@@ -9,7 +9,7 @@ import { createServer as createTls, type TLSSocket } from 'node:tls'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { limits } from '../../src/base/limits.ts'
 import { cidOfShard } from '../../src/content/cid.ts'
-import { generateIdentity, type Identity } from '../../src/net/identity.ts'
+import { generateIdentity, type Identity, verifySignature } from '../../src/net/identity.ts'
 import { makePeerCertificate } from '../../src/net/peer-tls.ts'
 import type { ProviderNode } from '../../src/provider/provider-node.ts'
 import type { ProviderRef } from '../../src/transfer/provider-client.ts'
@@ -26,9 +26,12 @@ providerClientContract('HttpsProviderClient', async () => {
   const loopback = new Loopback()
   const dataDir = await loopback.directory()
   const provider = await loopback.provider({ dataDir, capacityBytes: 12 * limits.shardBytesMax })
-  const [{ client }, { client: otherClient }] = await Promise.all([loopback.client(), loopback.client()])
+  const [{ client, identity }, { client: otherClient }] = await Promise.all([loopback.client(), loopback.client()])
   return {
     client,
+    auditor: identity,
+    verifySignature,
+    now: Date.now,
     otherClient,
     provider: refOf(provider),
     absent: {
