@@ -22,7 +22,7 @@ const mayImport: Record<string, readonly string[]> = {
   discovery: ['base', 'content', 'market', 'net'],
   metadata: ['base', 'content', 'market'],
   transfer: ['base', 'content', 'placement', 'market', 'net'],
-  provider: ['base', 'content', 'market', 'net', 'discovery', 'transfer'],
+  provider: ['base', 'wasm', 'content', 'market', 'net', 'discovery', 'transfer'],
   object: ['base', 'wasm', 'erasure', 'content', 'placement', 'market', 'discovery', 'metadata', 'transfer'],
   repair: ['base', 'erasure', 'content', 'placement', 'market', 'discovery', 'metadata', 'transfer', 'object'],
   gateway: ['base', 'metadata', 'object'],
