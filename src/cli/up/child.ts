@@ -30,10 +30,11 @@ export interface Ended {
 const logBytesMax = 10 * MiB
 
 /**
- * MiB of new space: short-lived garbage is small here, and thirteen heaps share the machine. For the same reason a heap of
- * 30 MB is collected by the thread that uses it: helpers that have to be waited for cost a third of a provider's CPU.
+ * MiB of new space. What passes through hangs on short-lived objects that are small themselves: the oftener they are collected,
+ * the less of it waits, and the seldomer V8 takes what waits for a reason to mark the whole heap, which was a quarter of a
+ * provider's CPU. A heap of 30 MB is collected by the thread that uses it: helpers that have to be waited for cost a third.
  */
-const heapTuning = ['--max-semi-space-size=2', '--single-threaded-gc']
+const heapTuning = ['--max-semi-space-size=1', '--single-threaded-gc']
 
 /**
  * glibc learns from freed megabyte buffers to keep such memory for itself: 100 MB more resident in a busy gateway. Fixed

@@ -45,7 +45,7 @@ const gatewayFirstPauseMs = 500
  * The bytes that pass through are outside the JavaScript heap, and go when it is collected: with the room that V8 gives itself
  * by default, 60 to 80 MB of them wait for that.
  */
-const gatewayHeap = ['--heap-growing-percent=20']
+const gatewayHeap = ['--heap-growing-percent=40']
 
 export class LocalNetwork {
   readonly #init: LocalNetworkInit
