@@ -1,6 +1,7 @@
 /** One process that `holdfast up` keeps: started with a log file and an IPC channel, by which it says when it is ready. */
 import { type ChildProcess, spawn } from 'node:child_process'
 import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { setPriority } from 'node:os'
 import path from 'node:path'
 import { HoldfastError } from '../../base/errors.ts'
 import { MiB } from '../../base/limits.ts'
@@ -13,6 +14,8 @@ export interface ChildSpec {
   args: readonly string[]
   /** Further options of the runtime. */
   runtimeOptions?: readonly string[]
+  /** Niceness, as of nice(1), where the system lets it be set; absent: as this process. */
+  niceness?: number
 }
 
 export interface ChildHost {
@@ -53,7 +56,7 @@ export class Child {
   #isStopping = false
   #hasEnded = false
 
-  constructor({ name, args, runtimeOptions = [] }: ChildSpec, { directory, launcher, env }: ChildHost) {
+  constructor({ name, args, runtimeOptions = [], niceness }: ChildSpec, { directory, launcher, env }: ChildHost) {
     this.name = name
     this.logFile = path.join(directory, 'logs', `${name}.log`)
     const pidFile = path.join(directory, 'run', `${name}.pid`)
@@ -73,6 +76,7 @@ export class Child {
       closeSync(log)
     }
     if (this.#process.pid !== undefined) {
+      if (niceness !== undefined) yieldTo(this.#process.pid, niceness)
       mkdirSync(path.dirname(pidFile), { recursive: true })
       writeFileSync(pidFile, `${this.#process.pid}\n`)
     }
@@ -124,6 +128,14 @@ export class Child {
     await this.ended
     waiting.abort()
     await late
+  }
+}
+
+function yieldTo(pid: number, niceness: number): void {
+  try {
+    setPriority(pid, niceness)
+  } catch {
+    // It has ended already, or it is not allowed here: the network works all the same.
   }
 }
 

@@ -47,6 +47,9 @@ const gatewayFirstPauseMs = 500
  */
 const gatewayHeap = ['--heap-growing-percent=40']
 
+/** On a machine that they all share, the one that everybody waits for comes first. */
+const providerNiceness = 5
+
 export class LocalNetwork {
   readonly #init: LocalNetworkInit
   readonly #providers = new Map<string, { child: Child; ready?: ProviderReady }>()
@@ -114,7 +117,11 @@ export class LocalNetwork {
     signal.throwIfAborted()
     const { bootstrap, host, note } = this.#init
     const child = new Child(
-      { name: plan.name, args: providerArgs(plan, this.providerDirectory(plan.name), bootstrap) },
+      {
+        name: plan.name,
+        args: providerArgs(plan, this.providerDirectory(plan.name), bootstrap),
+        niceness: providerNiceness
+      },
       host
     )
     const entry: { child: Child; ready?: ProviderReady } = { child }
