@@ -23,7 +23,7 @@ const mayImport: Record<string, readonly string[]> = {
   discovery: ['base', 'content', 'market', 'net'],
   metadata: ['base', 'content', 'market'],
   transfer: ['base', 'content', 'custody', 'placement', 'market', 'net'],
-  provider: ['base', 'content', 'custody', 'market', 'net', 'discovery', 'transfer'],
+  provider: ['base', 'wasm', 'content', 'custody', 'market', 'net', 'discovery', 'transfer'],
   object: ['base', 'wasm', 'erasure', 'content', 'custody', 'placement', 'market', 'discovery', 'metadata', 'transfer'],
   repair: [
     'base',

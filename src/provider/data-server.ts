@@ -17,7 +17,7 @@ import type { CID } from 'multiformats/cid'
 import type { Clock } from '../base/clock.ts'
 import { Semaphore } from '../base/concurrency.ts'
 import { type ErrorCode, HoldfastError, isCode, messageOf } from '../base/errors.ts'
-import { limits, MiB, minuteMs, secondMs } from '../base/limits.ts'
+import { KiB, limits, MiB, minuteMs, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import { parseCid } from '../content/cid.ts'
 import { type PeerCertificate, peerIdOfCertificate } from '../net/peer-tls.ts'
@@ -34,6 +34,10 @@ const uploadsWaiting = 256
 /** Blocks being sent to clients that read slowly. */
 const downloadBytesInFlight = 64 * MiB
 const downloadsWaiting = 512
+/** Buffers of a block's size that are used again, for both. */
+const buffersKept = 12
+/** Smaller blocks are read into memory of their own. */
+const pooledBytesMin = 64 * KiB
 /** A whole request, body included, and a whole answer. */
 const requestMsMax = 30 * secondMs
 const answerMsMax = 2 * minuteMs
@@ -66,7 +70,7 @@ export class DataServer {
   readonly #peers = new WeakMap<object, Promise<string | undefined>>()
   readonly #uploads = new Semaphore(uploadBytesInFlight, uploadsWaiting)
   readonly #downloads = new Semaphore(downloadBytesInFlight, downloadsWaiting)
-  readonly #buffers = new BufferPool(limits.shardBytesMax, 8)
+  readonly #buffers = new BufferPool(limits.shardBytesMax, buffersKept)
   readonly #handling = new Set<Promise<void>>()
 
   constructor({ storage, proofs, certificate, clock, log, announceRoot }: DataServerComponents) {
@@ -181,15 +185,25 @@ export class DataServer {
       throw new HoldfastError('MISSING', 'no such block here')
     }
     const release = method === 'HEAD' ? undefined : await this.#downloads.acquire(size, gone)
+    const buffer = method === 'HEAD' || size < pooledBytesMin ? undefined : this.#buffers.take()
+    let isReading = true
     // Held until the last byte is with the client, however slow it is; closed for it when it takes too long.
     const late = setTimeout(() => response.destroy(), answerMsMax)
     const settle = (): void => {
+      if (isReading || !gone.aborted) return
       clearTimeout(late)
       release?.()
+      if (buffer !== undefined) this.#buffers.give(buffer)
     }
     gone.addEventListener('abort', settle, { once: true })
-    if (gone.aborted) settle()
-    const bytes = method === 'HEAD' ? undefined : await this.#bytesOf(cid)
+    let bytes: Uint8Array | undefined
+    try {
+      if (method === 'GET') bytes = await this.#bytesOf(cid, buffer)
+      if (gone.aborted) return
+    } finally {
+      isReading = false
+      settle()
+    }
     response.writeHead(200, {
       'content-type': rawType,
       'content-length': bytes?.length ?? size,
@@ -213,9 +227,9 @@ export class DataServer {
     await serveProofs(this.#proofs, this.#clock, { request, response, peer, gone })
   }
 
-  async #bytesOf(cid: CID): Promise<Uint8Array> {
+  async #bytesOf(cid: CID, into: Uint8Array | undefined): Promise<Uint8Array> {
     // Gateways are probed with an identity CID, which contains its own bytes.
-    return cid.multihash.code === identityHash ? cid.multihash.digest : await this.#storage.get(cid)
+    return cid.multihash.code === identityHash ? cid.multihash.digest : await this.#storage.get(cid, into)
   }
 
   /** The peer id that the connection's certificate proves; `undefined` without a certificate, or with a foreign one. */

@@ -181,8 +181,8 @@ export class ProofService {
     const bytes = answerStatementCodec.encode({
       v: 1,
       provider: signer.peerId,
-      request: new Uint8Array(blake3(request)),
-      answers: new Uint8Array(answersDigest(digests)),
+      request: blake3(request),
+      answers: answersDigest(digests),
       answeredAt: clock.now()
     })
     return encodeStatement({ bytes, signature: await signer.sign(toSign('statement', bytes)) })

@@ -9,8 +9,11 @@ export interface ShardStore {
    * @throws HoldfastError `NO_SPACE` when the disk is full
    */
   put: (cid: CID, bytes: Uint8Array) => Promise<void>
-  /** The stored bytes, unchecked; `undefined` when there is no such block. */
-  get: (cid: CID) => Promise<Uint8Array | undefined>
+  /**
+   * The stored bytes, unchecked; `undefined` when there is no such block. They may be put `into` the memory given, where they
+   * fit; it is written to until the promise has settled.
+   */
+  get: (cid: CID, into?: Uint8Array) => Promise<Uint8Array | undefined>
   /** Length in bytes; `undefined` when there is no such block. */
   size: (cid: CID) => Promise<number | undefined>
   /** Removing what is not there is fine. */

@@ -191,8 +191,9 @@ export class StorageProvider {
     checkTerm(termMs)
     if (!matchesCid(cid, bytes)) throw new HoldfastError('WRONG', 'the bytes do not match the CID')
     return await this.#locks.run(cid.toString(), async () => {
-      const isHeld = await this.#isHeldWhole(cid, bytes.length)
-      if (!isHeld) await this.#write(cid, bytes)
+      const storedBytes = await this.#shards.size(cid)
+      const isHeld = storedBytes === bytes.length && (await this.#isHeldWhole(cid))
+      if (!isHeld) await this.#write(cid, bytes, storedBytes ?? 0)
       const until = await this.#lease(owner, cid, bytes.length, termMs, !isHeld)
       this.#puts += 1
       return { created: !isHeld, until }
@@ -200,14 +201,14 @@ export class StorageProvider {
   }
 
   /**
-   * The block's bytes, checked against its CID.
+   * The block's bytes, checked against its CID; in the memory given, where they fit.
    *
    * @throws HoldfastError `MISSING`; with `details.rotten` where the block is there but damaged
    */
-  async get(cid: CID): Promise<Uint8Array> {
+  async get(cid: CID, into?: Uint8Array): Promise<Uint8Array> {
     const key = canonical(cid)
     if (!isStorable(key)) throw missing()
-    const bytes = await this.#shards.get(key)
+    const bytes = await this.#shards.get(key, into)
     if (bytes === undefined) throw missing()
     if (!matchesCid(key, bytes)) {
       this.#rememberRotten(key)
@@ -412,14 +413,13 @@ export class StorageProvider {
   }
 
   /** Whether the store has the block undamaged. The bytes are read: a lease on a rotten block would be a lie. */
-  async #isHeldWhole(cid: CID, bytes: number): Promise<boolean> {
-    if ((await this.#shards.size(cid)) !== bytes) return false
+  async #isHeldWhole(cid: CID): Promise<boolean> {
     const stored = await this.#shards.get(cid)
     return stored !== undefined && matchesCid(cid, stored)
   }
 
-  async #write(cid: CID, bytes: Uint8Array): Promise<void> {
-    const replacedBytes = (await this.#shards.size(cid)) ?? 0
+  /** @param replacedBytes length of what is stored under this CID now */
+  async #write(cid: CID, bytes: Uint8Array, replacedBytes: number): Promise<void> {
     const addedBytes = bytes.length - replacedBytes
     if (!this.#accepting) throw new HoldfastError('NO_SPACE', 'this provider takes no new blocks')
     if (addedBytes > this.#freeBytes) throw new HoldfastError('NO_SPACE', 'this provider is full')

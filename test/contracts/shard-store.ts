@@ -1,6 +1,7 @@
-import { randomBytes } from 'node:crypto'
+import { randomBytes, randomFillSync } from 'node:crypto'
 import { afterEach, describe, expect, test } from 'vitest'
 import { cidOfNode, cidOfShard, codecs } from '../../src/content/cid.ts'
+import { BufferPool } from '../../src/provider/buffer-pool.ts'
 import type { ShardStore } from '../../src/provider/shard-store.ts'
 
 export interface ShardStoreFixture {
@@ -39,6 +40,24 @@ export function shardStoreContract(name: string, open: () => Promise<ShardStoreF
           await store.put(cid, bytes)
           expect(Buffer.compare((await store.get(cid))!, bytes)).toBe(0)
           expect(await store.size(cid)).toBe(length)
+        }
+      }
+    })
+
+    test('gives back what was put in memory of the caller, again and again', async () => {
+      const { store } = await opened()
+      const pool = new BufferPool(1024 * 1024, 2)
+      const [from, into] = [pool.take(), pool.take()]
+      for (const length of [1, 4095, 4096, 5000, 64 * 1024, 1024 * 1024 - 1, 1024 * 1024]) {
+        const bytes = from.subarray(0, length)
+        randomFillSync(bytes)
+        const cid = cidOfShard(bytes)
+        await store.put(cid, bytes)
+        const before = Buffer.from(bytes)
+        from.fill(0)
+        for (const memory of [into, into, into.subarray(0, 4096), into.subarray(1)]) {
+          into.fill(1)
+          expect(Buffer.compare((await store.get(cid, memory))!, before)).toBe(0)
         }
       }
     })

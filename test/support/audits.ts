@@ -67,8 +67,8 @@ export async function statementOf(
   const bytes = answerStatementCodec.encode({
     v: 1,
     provider,
-    request: new Uint8Array(blake3(requestBytes)),
-    answers: new Uint8Array(answersDigest(answers.map(answerDigest))),
+    request: blake3(requestBytes),
+    answers: answersDigest(answers.map(answerDigest)),
     answeredAt: 1_700_000_000_001
   })
   return { bytes, signature: await signer.sign(toSign('statement', bytes)) }

@@ -45,7 +45,10 @@ const gatewayFirstPauseMs = 500
  * The bytes that pass through are outside the JavaScript heap, and go when it is collected: with the room that V8 gives itself
  * by default, 60 to 80 MB of them wait for that.
  */
-const gatewayHeap = ['--heap-growing-percent=20']
+const gatewayHeap = ['--heap-growing-percent=40']
+
+/** On a machine that they all share, the one that everybody waits for comes first. */
+const providerNiceness = 5
 
 export class LocalNetwork {
   readonly #init: LocalNetworkInit
@@ -114,7 +117,11 @@ export class LocalNetwork {
     signal.throwIfAborted()
     const { bootstrap, host, note } = this.#init
     const child = new Child(
-      { name: plan.name, args: providerArgs(plan, this.providerDirectory(plan.name), bootstrap) },
+      {
+        name: plan.name,
+        args: providerArgs(plan, this.providerDirectory(plan.name), bootstrap),
+        niceness: providerNiceness
+      },
       host
     )
     const entry: { child: Child; ready?: ProviderReady } = { child }
