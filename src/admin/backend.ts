@@ -25,8 +25,65 @@ export interface ProviderView {
   lastSeenAt: string | null
   /** Requests by what became of them: `ok`, `offline`, `timeout`, `missing`, `wrong`, `refused`, `full`, `unknown`. */
   outcomes: Record<string, number>
+  /** Null while it has not been audited. */
+  score: ScoreView | null
   dataUrls: readonly string[]
   addresses: readonly string[]
+}
+
+/** What a provider is worth to this gateway; see `custody/score.ts`. Figures from 0 to 1. */
+export interface ScoreView {
+  /** For placement: 0 where it gets no new shards. */
+  weight: number
+  standing: 'vetted' | 'vetting' | 'closed' | 'suspended'
+  custody: number
+  availability: number
+  latencyMsP50: number | null
+  latencyMsP95: number | null
+  proofs: number
+  /** In one sentence. */
+  why: string
+  /** Challenges that wait to be put again. */
+  contained: number
+}
+
+/** One event that moved a score. */
+export interface ScoreEvent {
+  at: string
+  kind: string
+  /** CID; null where it is about no shard in particular. */
+  shard: string | null
+  before: number
+  after: number
+  why: string
+}
+
+/** One audit request that has ended. */
+export interface AuditView {
+  id: number
+  askedAt: string
+  tookMs: number
+  provider: string
+  challenges: number
+  /** Challenges by how they ended: `ok`, `offline`, `timeout`, `missing`, `wrong`, `refused`, `unknown`. */
+  outcomes: Record<string, number>
+  /** Whether the provider signed for its answers. */
+  countersigned: boolean
+}
+
+/** What to audit now: one provider, one object (`key` with `bucket`), or everything. */
+export interface AuditTarget {
+  provider?: string
+  bucket?: string
+  key?: string
+}
+
+export interface AuditRound {
+  audits: AuditView[]
+  /** Challenges of all of them by how they ended. */
+  outcomes: Record<string, number>
+  /** Shards that were not proved, a thousand at most. */
+  unproved: Array<{ cid: string; provider: string; outcome: string }>
 }
 
 export interface GatewayStatus {
@@ -93,7 +150,14 @@ export interface AdminBackend {
   /** DESIGN section 9's shape. @throws HoldfastError `NO_SUCH_BUCKET`, `NO_SUCH_KEY` */
   objectHealth: (bucket: string, key: string) => Promise<object>
   repairs: (limit: number) => Promise<Listing<RepairItem>>
-  audits: (limit: number) => Promise<Listing<object>>
+  /** Newest first. */
+  audits: (limit: number) => Promise<Listing<AuditView>>
+  /** Puts challenges now. @throws HoldfastError `NO_SUCH_BUCKET`, `NO_SUCH_KEY`, `MISSING` (no such provider), `OVERLOADED` */
+  audit: (target: AuditTarget, signal: AbortSignal) => Promise<AuditRound>
+  /** All transcripts kept, as the file that `holdfast audit --verify` takes. */
+  exportAudits: () => AsyncIterable<Uint8Array>
+  /** Newest event first. @throws HoldfastError `MISSING` for a provider that is not known */
+  score: (peerId: string) => Promise<{ score: ScoreView | null; events: ScoreEvent[] }>
   listKeys: () => Promise<KeyView[]>
   createKey: (account: string | undefined) => Promise<NewKey>
   /** @throws HoldfastError `NO_SUCH_KEY` */

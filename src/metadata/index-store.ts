@@ -186,6 +186,62 @@ export interface ShardIndex {
   }>
 }
 
+/** A block that a provider is to have, as audits need it. */
+export interface CustodyRow {
+  cid: CID
+  /** Length of the block. */
+  bytes: number
+  /** Milliseconds since the Unix epoch; null where it never proved it. */
+  lastProof: number | null
+}
+
+/** An audit request and what came of it, as its auditor signed it. */
+export interface NewTranscript {
+  provider: string
+  askedAt: number
+  bytes: Uint8Array
+  signature: Uint8Array
+  /** Challenges by how they ended: for listings, `bytes` says the same. */
+  outcomes: Record<string, number>
+}
+
+export interface TranscriptRow extends NewTranscript {
+  /** In the order in which they were added, from 1. */
+  id: number
+}
+
+/** What an auditor wants to keep, in one transaction. All parts may be absent. */
+export interface AuditSave {
+  /** State of the auditor as a whole. */
+  auditor?: Uint8Array
+  /** States of providers, by peer id; null: forgotten. */
+  providers?: ReadonlyArray<{ provider: string; state: Uint8Array | null }>
+  transcripts?: readonly NewTranscript[]
+  /** Transcripts asked for before `since` are dropped, and the oldest beyond `rowsMax`. */
+  keep?: { since: number; rowsMax: number }
+}
+
+export interface CustodyIndex {
+  /**
+   * Blocks under BLAKE3 that `provider` is to have (not `missing`, `wrong`, `withdrawn`), each once, in the order of their CIDs'
+   * bytes, strictly after `after`.
+   */
+  listCustody: (provider: string, options: { after?: CID; limit: number }) => Promise<CustodyRow[]>
+  /** Those of them that were last proved before `before`, longest unproved first. */
+  listUnproved: (provider: string, options: { before: number; limit: number }) => Promise<CustodyRow[]>
+  /** Notes that the provider has the blocks; a time of proof never goes back. */
+  recordProofs: (provider: string, cids: readonly CID[], at: number) => Promise<void>
+  saveAudit: (save: AuditSave) => Promise<void>
+  loadAudit: () => Promise<{
+    auditor: Uint8Array | undefined
+    providers: Array<{ provider: string; state: Uint8Array }>
+  }>
+  /** Newest first, ids below `before`. */
+  listTranscripts: (options: { before?: number; provider?: string; limit: number }) => Promise<Page<TranscriptRow>>
+  /** Oldest first, ids above `after`: for exports, a page at a time. */
+  scanTranscripts: (options: { after: number; limit: number }) => Promise<TranscriptRow[]>
+}
+
 export interface AccountIndex {
   createAccessKey: (key: AccessKeyRecord) => Promise<void>
   getAccessKey: (accessKeyId: string) => Promise<AccessKeyRecord | undefined>
@@ -199,7 +255,14 @@ export interface ProviderIndex {
   listProviders: () => Promise<KnownProviderRecord[]>
 }
 
-export interface MetadataIndex extends BucketIndex, ObjectIndex, UploadIndex, ShardIndex, AccountIndex, ProviderIndex {
+export interface MetadataIndex
+  extends BucketIndex,
+    ObjectIndex,
+    UploadIndex,
+    ShardIndex,
+    CustodyIndex,
+    AccountIndex,
+    ProviderIndex {
   /** Proves that the index is readable; rejects where it is not. */
   ping: () => Promise<void>
   close: () => Promise<void>
