@@ -32,11 +32,13 @@ import { ProviderSearch } from './node/provider-search.ts'
 import { createCodingMemory } from './object/coding-memory.ts'
 import { createObjectStore, type NetworkObjectStore } from './object/store.ts'
 import { createWorkerCodec } from './object/worker-codec.ts'
+import { Auditor } from './repair/auditor.ts'
 import { Completer } from './repair/completer.ts'
 import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
+import type { CustodyObserver } from './transfer/peers.ts'
 
 export interface HostPort {
   host: string
@@ -57,6 +59,8 @@ export interface GatewayInit {
   bootstrap: readonly string[]
   /** The code of STANDARD objects; absent: what the network bears. */
   code?: Code
+  /** Audits are put so many times as often as usual; see `auditTimes`. */
+  auditPace?: number
   /** With so many providers online nobody else is waited for at the start; absent: as many as were known before. */
   expectedProviders?: number
 }
@@ -149,8 +153,30 @@ async function start(
     getOffer: (provider, signal) => client.getOffer(provider, signal),
     clock,
     random,
-    log: log.child('directory')
+    log: log.child('directory'),
+    weightOf: (peerId) => auditor.weightOf(peerId)
   })
+  const auditor: Auditor = new Auditor(
+    {
+      index,
+      client,
+      peers: directory,
+      signer: identity,
+      secretKey: identity.privateKey.raw.subarray(0, 32),
+      verifySignature,
+      clock,
+      random: random.fork('audits'),
+      log: log.child('audits'),
+      pause: () => new Promise((resolve) => setImmediate(resolve)),
+      onLost: () => maintenance.wake('complete'),
+      onAudit: (event) => metrics.observeAudit(event)
+    },
+    { pace: init.auditPace }
+  )
+  await auditor.load()
+  const custody: CustodyObserver = (provider, cid, outcome) => {
+    if (outcome !== 'full') auditor.observed(provider, cid, outcome)
+  }
   const remembered = await index.listProviders()
   directory.remember(remembered)
   const search = new ProviderSearch(
@@ -172,6 +198,8 @@ async function start(
       arenas: codingMemory,
       guard,
       masterKey,
+      custody,
+      isContained: (provider, cid) => auditor.isContained(provider, cid),
       clock,
       random,
       log,
@@ -190,6 +218,7 @@ async function start(
     clock,
     random,
     log: log.child('repair'),
+    custody,
     memory: new Semaphore(repairMemoryBytes),
     isSettling: (segment) => store.isSettling(segment)
   })
@@ -199,18 +228,21 @@ async function start(
     peers: directory,
     clock,
     log: log.child('leases'),
-    guard
+    guard,
+    custody
   }
   const tasks: Task[] = [
     { name: 'complete', everyMs: taskPauses.completeMs, run: (signal) => completer.round(signal) },
     { name: 'leases', everyMs: taskPauses.leasesMs, run: (signal) => renewLeases(leases, signal) },
     { name: 'releases', everyMs: taskPauses.releasesMs, run: (signal) => releaseLeases(leases, signal) },
     { name: 'proofs', everyMs: taskPauses.proofsMs, run: () => store.flushProofs() },
+    { name: 'audits', everyMs: auditor.tickMs, run: (signal) => auditor.round(signal) },
     { name: 'providers', everyMs: saveProvidersMs, run: () => saveProviders(index, directory) }
   ]
   const maintenance = new Maintenance({ clock, random, log: log.child('maintenance') }, tasks)
   const saved = new Set(remembered.map(({ peerId }) => peerId))
   directory.onChange((peerId, state) => {
+    if (state === 'online' || state === 'offline') auditor.presence(peerId, state === 'online')
     if (state !== 'online') return
     // Who is new is written down before much is stored there: after a restart its failure domain must be known.
     if (!saved.has(peerId)) maintenance.wake('providers')
@@ -225,12 +257,13 @@ async function start(
   onStop(async () => {
     loops.abort(new Error('the gateway stops'))
     await Promise.all(running)
+    await auditor.save()
     await saveProviders(index, directory)
   })
 
   let endpoint = ''
   const backend = createAdminBackend(
-    { index, directory, search, store, keys, clock },
+    { index, directory, search, store, keys, auditor, clock },
     {
       peerId: identity.peerId,
       endpoint: () => endpoint,

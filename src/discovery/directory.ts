@@ -54,6 +54,8 @@ export interface DirectoryComponents {
   clock: Clock
   random: Random
   log: Log
+  /** What audits have shown of a provider: 0, and it gets no new shards, to 1. */
+  weightOf?: (peerId: string) => number
 }
 
 export interface DirectoryInit {
@@ -362,10 +364,12 @@ export class ProviderDirectory {
     const found = []
     for (const { target, offer, domains, state, outcomes, latencyMs } of this.#entries.values()) {
       if (state !== 'online' || offer === undefined || !offer.accepting || offer.freeBytes === 0) continue
+      const weight = this.#components.weightOf?.(target.peerId) ?? 1
+      if (weight === 0) continue
       const good = outcomes.ok + 1
       const bad = 10 * (outcomes.missing + outcomes.wrong) + outcomes.timeout + outcomes.offline
       // Reliability first; latency decides between equals (halved at one second).
-      const score = (good / (good + bad)) * (1 / (1 + (latencyMs ?? 100) / secondMs))
+      const score = weight * (good / (good + bad)) * (1 / (1 + (latencyMs ?? 100) / secondMs))
       found.push({ peerId: target.peerId, domains, freeBytes: offer.freeBytes, score })
     }
     return found

@@ -30,7 +30,7 @@ import type {
 import { isStorageClass } from '../placement/place.ts'
 import type { ShardToFetch } from '../transfer/gather.ts'
 import type { LeaseGuard } from '../transfer/lease-guard.ts'
-import type { PeerOutcome, Peers } from '../transfer/peers.ts'
+import type { CustodyObserver, PeerOutcome, Peers } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import { type PlacedShard, peerOutcomeOf } from '../transfer/scatter.ts'
 import type { Arenas } from './coding-memory.ts'
@@ -64,6 +64,10 @@ export interface ObjectStoreComponents {
   guard: LeaseGuard
   /** 32 bytes: wraps the buckets' keys. */
   masterKey: Uint8Array
+  /** Reads count as audits of what they verified. */
+  custody?: CustodyObserver
+  /** Whether an audit of the shard waits for an answer. */
+  isContained?: (provider: string, cid: CID) => boolean
   clock: Clock
   random: Random
   log: Log
@@ -484,8 +488,10 @@ export class NetworkObjectStore implements ObjectStore {
   /** What the index knows of the shard, and what is known of its provider right now. */
   #stateNow(shard: ShardRecord): ShardState {
     if (shard.state !== 'healthy' || shard.provider === undefined) return shard.state
-    const state = this.#components.peers.state(shard.provider)
-    return state === 'offline' || state === 'contained' ? state : 'healthy'
+    const { peers, isContained } = this.#components
+    const state = peers.state(shard.provider)
+    if (state === 'offline' || state === 'contained') return state
+    return isContained?.(shard.provider, shard.cid) === true ? 'contained' : 'healthy'
   }
 
   async getBlock(cid: CID, signal?: AbortSignal): Promise<Uint8Array> {
@@ -504,16 +510,19 @@ export class NetworkObjectStore implements ObjectStore {
         const bytes = await withDeadline(clock, blockTimeoutMs, signal, (inner) => client.getShard(target, cid, inner))
         if (matchesCid(cid, bytes)) {
           peers.report(provider, 'ok', clock.now() - startedAt)
+          this.#components.custody?.(provider, cid, 'ok')
           return bytes
         }
         peers.report(provider, 'wrong')
         await index.markHolding(provider, cid, 'wrong')
+        this.#components.custody?.(provider, cid, 'wrong')
       } catch (error) {
         signal?.throwIfAborted()
         const outcome = peerOutcomeOf(error)
         peers.report(provider, outcome)
         this.#log.info('provider did not give a block', { provider, cid, outcome, error: messageOf(error) })
         if (outcome === 'missing') await index.markHolding(provider, cid, 'missing')
+        this.#components.custody?.(provider, cid, outcome)
       }
     }
     throw new HoldfastError(
@@ -708,7 +717,8 @@ export class NetworkObjectStore implements ObjectStore {
   }
 
   #observe(segmentId: number, shard: ShardToFetch, provider: string, outcome: PeerOutcome): void {
-    const { index, clock } = this.#components
+    const { index, clock, custody } = this.#components
+    custody?.(provider, shard.cid, outcome)
     if (outcome === 'ok') {
       if (shard.state === 'healthy') {
         if (this.#proofs.size >= proofsMax) this.#proofs.delete(this.#proofs.keys().next().value!)

@@ -15,7 +15,7 @@ import { shardsToFetch } from '../object/segment-reader.ts'
 import { place } from '../placement/place.ts'
 import { gather } from '../transfer/gather.ts'
 import type { LeaseGuard } from '../transfer/lease-guard.ts'
-import type { PeerOutcome, Peers } from '../transfer/peers.ts'
+import type { CustodyObserver, PeerOutcome, Peers } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import { Scatter } from '../transfer/scatter.ts'
 
@@ -28,6 +28,8 @@ export interface CompleterComponents {
   clock: Clock
   random: Random
   log: Log
+  /** What rebuilding reads counts as audits. */
+  custody?: CustodyObserver
   /** Bytes that rebuilding may hold. */
   memory: Semaphore
   /** Whether the segment's upload is still placing shards of it: then it is left alone. */
@@ -172,6 +174,7 @@ export class Completer {
   }
 
   async #observe(segment: StoredSegment, at: number, provider: string, outcome: PeerOutcome): Promise<void> {
+    this.#components.custody?.(provider, segment.shards[at]!.cid, outcome)
     if (outcome !== 'missing' && outcome !== 'wrong') return
     await this.#components.index
       .markShard({ segmentId: segment.id, index: at }, provider, outcome)

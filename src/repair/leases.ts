@@ -8,7 +8,7 @@ import { limits, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
 import type { LeaseGuard } from '../transfer/lease-guard.ts'
-import type { Peers } from '../transfer/peers.ts'
+import type { CustodyObserver, Peers } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import { peerOutcomeOf } from '../transfer/scatter.ts'
 
@@ -19,6 +19,8 @@ export interface LeaseComponents {
   clock: Clock
   log: Log
   guard: LeaseGuard
+  /** What a provider answers about a lease is evidence. */
+  custody?: CustodyObserver
 }
 
 const requestTimeoutMs = 20 * secondMs
@@ -53,6 +55,7 @@ export async function renewLeases(
         await index.markHolding(provider, cid, state === 'refused' ? 'withdrawn' : 'missing')
         // Not due any more: it is lost there, whatever the lease said.
         await index.renewed(provider, [cid], clock.now() + limits.committedLeaseMs)
+        if (state !== undefined) components.custody?.(provider, cid, state)
       }
     }
   }

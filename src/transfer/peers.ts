@@ -1,8 +1,12 @@
 /** What sending and fetching need to know of providers; the gateway's directory gives it. */
+import type { CID } from 'multiformats/cid'
 import type { Candidate } from '../placement/place.ts'
 import type { ProviderRef } from './provider-client.ts'
 
 export type PeerOutcome = 'ok' | 'offline' | 'timeout' | 'missing' | 'wrong' | 'refused' | 'full' | 'unknown'
+
+/** Told what a request about a whole block has shown of its custody. Nothing is awaited. */
+export type CustodyObserver = (provider: string, cid: CID, outcome: PeerOutcome) => void
 
 export interface Peers {
   /** Where new shards may go now. */

@@ -18,6 +18,7 @@ interface GatewayOptions {
   bootstrap?: string[]
   code?: Code
   expectProviders?: number
+  auditPace?: number
 }
 
 /** An earlier process on the directory, asked to end, may take this long. */
@@ -37,7 +38,8 @@ async function gateway(context: CommandContext, options: GatewayOptions): Promis
         listen: options.listen,
         bootstrap: options.bootstrap ?? [],
         code: options.code,
-        expectedProviders: options.expectProviders
+        expectedProviders: options.expectProviders,
+        auditPace: options.auditPace
       },
       { clock: systemClock, random: systemRandom, log }
     )
@@ -95,6 +97,11 @@ export const register: Register = (program, run) => {
       '--expect-providers <n>',
       'take writes as soon as this many providers are found, instead of waiting for more (default: as many as last time)',
       optionParser((text) => parseInteger(text, 'a number of providers', 1, 100_000))
+    )
+    .option(
+      '--audit-pace <n>',
+      'put audits N times as often as usual, and wait N times less before a verdict (1 to 1000)',
+      optionParser((text) => parseInteger(text, 'a pace', 1, 1000))
     )
   action<GatewayOptions>(
     command,

@@ -17,6 +17,7 @@ interface UpOptions {
   adminPort?: number
   data: string
   code?: Code
+  auditPace?: number
   capacity?: number
 }
 
@@ -112,6 +113,7 @@ async function up(context: CommandContext, options: UpOptions): Promise<void> {
       port,
       adminPort,
       code: code === undefined ? undefined : formatCode(code),
+      auditPace: options.auditPace,
       note: (line) => void output.stderr.write(`${line}\n`)
     })
     try {
@@ -163,6 +165,11 @@ export const register: Register = (program, run) => {
       '--capacity <size>',
       'space of each provider (default: 20GB, less on a small disk; kept from the first run)',
       optionParser(parseSize)
+    )
+    .option(
+      '--audit-pace <n>',
+      'put audits N times as often as usual, and wait N times less before a verdict (1 to 1000)',
+      optionParser((text) => parseInteger(text, 'a pace', 1, 1000))
     )
   action<UpOptions>(
     command,

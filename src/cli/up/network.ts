@@ -24,6 +24,8 @@ export interface LocalNetworkInit {
   port: number
   adminPort: number
   code?: string
+  /** Of the gateway's audits. */
+  auditPace?: number
   /** A line about what happened, for people. */
   note: (line: string) => void
 }
@@ -148,7 +150,7 @@ export class LocalNetwork {
   }
 
   #gatewayArgs({ port, adminPort }: { port: number; adminPort: number }): string[] {
-    const { bootstrap, code } = this.#init
+    const { bootstrap, code, auditPace } = this.#init
     return [
       'gateway',
       ...['--data', this.#gatewayDirectory],
@@ -156,6 +158,7 @@ export class LocalNetwork {
       ...['--admin', `127.0.0.1:${adminPort}`],
       ...bootstrap.flatMap((address) => ['--bootstrap', address]),
       ...(code === undefined ? [] : ['--code', code]),
+      ...(auditPace === undefined ? [] : ['--audit-pace', String(auditPace)]),
       ...['--expect-providers', String(this.#init.providers.length)]
     ]
   }

@@ -1,0 +1,798 @@
+/**
+ * The audit loop: asks every provider for proofs of what it is to have, as `custody/sampling.ts` plans it, has
+ * `custody/judge.ts` conclude what follows, and writes that down. Reads by clients and repairs count too: whoever makes them
+ * tells by `observed`.
+ *
+ * Judgements and scores are in memory, a few kilobytes a provider, and in the index after each round; shards are never listed
+ * but a page at a time.
+ */
+import { CID } from 'multiformats/cid'
+import { z } from 'zod'
+import { equalBytes, toHex, utf8 } from '../base/bytes.ts'
+import { type Clock, withDeadline } from '../base/clock.ts'
+import { forEachLimit } from '../base/concurrency.ts'
+import { HoldfastError, messageOf } from '../base/errors.ts'
+import { secondMs } from '../base/limits.ts'
+import type { Log } from '../base/log.ts'
+import type { Random } from '../base/random.ts'
+import { cidOfShard, matchesCid } from '../content/cid.ts'
+import { isProvable } from '../custody/answers.ts'
+import { type Challenge, repeatsMax, samplingAll } from '../custody/audit-messages.ts'
+import { challengeOf, drawSeed, epochOf, isSampled, samplingOf } from '../custody/challenge.ts'
+import {
+  type ChallengeResult,
+  deadlineMs,
+  dueRepeats,
+  isContained,
+  isShardContained,
+  type JudgeEffect,
+  type JudgeEvent,
+  judge
+} from '../custody/judge.ts'
+import { canaries, contacted, newOutage, type OutageState, outageStateSchema } from '../custody/outage.ts'
+import type { AuditReason, CustodyOutcome } from '../custody/outcome.ts'
+import { type Ask, faulted, newSampling, plan, type SamplingState, samplingStateSchema } from '../custody/sampling.ts'
+import { newScore, type ScoreRecord, type ScoreReport, type Standing, scored, scoreReport } from '../custody/score.ts'
+import type { Signer, VerifySignature } from '../market/offer.ts'
+import type { CustodyRow, MetadataIndex, NewTranscript, TranscriptRow } from '../metadata/index-store.ts'
+import type { Peers } from '../transfer/peers.ts'
+import type { ProviderClient, ProviderRef } from '../transfer/provider-client.ts'
+import { peerOutcomeOf } from '../transfer/scatter.ts'
+import { type Exchange, putChallenges } from './audit/exchange.ts'
+import { type AuditTimes, auditTimes } from './audit/pace.ts'
+import {
+  decodeRecord,
+  encodeRecord,
+  isOf,
+  newRecord,
+  type ProviderRecord,
+  type Series
+} from './audit/provider-record.ts'
+
+export interface AuditorComponents {
+  index: Pick<
+    MetadataIndex,
+    | 'findHolders'
+    | 'listCustody'
+    | 'listHolders'
+    | 'listLeasesDue'
+    | 'listTranscripts'
+    | 'listUnproved'
+    | 'loadAudit'
+    | 'markHolding'
+    | 'recordProofs'
+    | 'saveAudit'
+  >
+  client: Pick<ProviderClient, 'getOffer' | 'getShard' | 'prove'>
+  peers: Pick<Peers, 'domainsOf' | 'report' | 'state' | 'target'>
+  signer: Signer
+  /** The Ed25519 seed of the signer's key, 32 bytes: seeds of epochs are drawn with it. */
+  secretKey: Uint8Array
+  verifySignature: VerifySignature
+  clock: Clock
+  random: Random
+  log: Log
+  /** Lets others have the event loop. */
+  pause: () => Promise<void>
+  /** A shard is known to be lost, or withdrawn: somebody should rebuild it. */
+  onLost?: () => void
+  /** An audit request has ended. */
+  onAudit?: (event: AuditEvent) => void
+}
+
+export interface AuditorInit {
+  /** Times as fast as usual; see `auditTimes`. */
+  pace?: number
+}
+
+/** What became of one request, or of a read of a whole shard. */
+export interface AuditEvent {
+  provider: string
+  outcomes: readonly CustodyOutcome[]
+  elapsedMs: number
+}
+
+/** Challenges in one request: more would hold a provider's event loop for longer than a few milliseconds. */
+const challengesAtOnce = 256
+const pageRows = 256
+const requestsAtOnce = 16
+const wholeReadMsMax = 10 * secondMs
+const offerMsMax = 4 * secondMs
+/** How long transcripts are kept, and how many. */
+const transcriptMsMax = 30 * 24 * 3600 * secondMs
+const transcriptRowsMax = 200_000
+const unprovedListed = 1000
+/** Leases looked at to see whether one that a provider let go had ended. */
+const lapsedLooked = 4096
+/** Asking again whoever has too much to do, when a person waits for the answer. */
+const overloadRetriesMax = 8
+const overloadPauseMs = secondMs
+/** Epochs of audits that people ask for, so that their seeds give nothing away of those to come. */
+const askedEpochMs = secondMs
+
+/** Plans are written down so often; what was concluded, with every round that concluded anything. */
+const saveEveryMs = 60 * secondMs
+
+const plansSchema = z.strictObject({ v: z.literal(1), sampling: samplingStateSchema, outage: outageStateSchema })
+
+interface Group {
+  /** When its seed was drawn; absent: it is issued when it is put. */
+  issuedAt?: number
+  challenges: Challenge[]
+  epoch: number
+  epochMs: number
+  sampling: number
+  vrfProof: Uint8Array
+  repeats: { request: Uint8Array; attempt: number } | null
+}
+
+export interface AuditorStatus {
+  audits: number
+  /** Challenges that wait to be put again. */
+  contained: number
+  ownOutage: boolean
+  standings: Record<Standing, number>
+}
+
+export interface AuditSummary {
+  exchanges: Array<Exchange & { provider: string; id: number | null }>
+  unproved: Array<{ cid: string; provider: string; outcome: CustodyOutcome }>
+}
+
+export class Auditor {
+  readonly #components: AuditorComponents
+  readonly #times: AuditTimes
+  readonly #records = new Map<string, ProviderRecord>()
+  readonly #dirty = new Set<string>()
+  readonly #busy = new Set<string>()
+  /** Of providers: how many shards are due, and when that was counted. */
+  readonly #due = new Map<string, { count: number; at: number }>()
+  /** When reads last counted for a provider. */
+  readonly #readAt = new Map<string, number>()
+  readonly #log: Log
+  #sampling: SamplingState
+  #outage: OutageState = newOutage()
+  #transcripts: NewTranscript[] = []
+  #requests = 0
+  #reads = 0
+  #working = Promise.resolve()
+  readonly #concluding = new Set<Promise<void>>()
+  #tickedAt = 0
+  #savedAt = 0
+
+  constructor(components: AuditorComponents, { pace }: AuditorInit = {}) {
+    this.#components = components
+    this.#times = auditTimes(pace)
+    this.#log = components.log
+    this.#sampling = newSampling(components.clock.now(), this.#times.sampling)
+  }
+
+  get tickMs(): number {
+    return this.#times.tickMs
+  }
+
+  /** Takes up what an earlier run knew. To be called before anything else. */
+  async load(): Promise<void> {
+    const { auditor, providers } = await this.#components.index.loadAudit()
+    for (const { provider, state } of providers) {
+      const record = decodeRecord(state)
+      if (record !== undefined) this.#records.set(provider, record)
+      else this.#log.warn('what was known of a provider cannot be read, so it begins anew', { provider })
+    }
+    if (auditor === undefined) return
+    try {
+      const known = plansSchema.parse(JSON.parse(Buffer.from(auditor).toString('utf8')))
+      this.#sampling = known.sampling
+      this.#outage = known.outage
+    } catch (error) {
+      this.#log.warn('the plan of audits cannot be read, so it is made anew', { error: messageOf(error) })
+    }
+  }
+
+  /** One look at what is to be asked now; resolves when it has been asked and written down. */
+  async round(signal: AbortSignal): Promise<void> {
+    const { index, clock, random } = this.#components
+    const now = clock.now()
+    const holders = await index.listHolders()
+    const holding = new Set(holders.map(({ provider }) => provider))
+    await this.#countDue(holders)
+    this.#tick(now)
+    const inputs = holders.map(({ provider, shards }) => {
+      const record = this.#recordOf(provider)
+      return {
+        peerId: provider,
+        isOnline: this.#isOnline(provider),
+        shards,
+        due: this.#due.get(provider)?.count ?? 0,
+        isContained: isContained(record.judge),
+        repeats: dueRepeats(record.judge, now, this.#times.judge).length,
+        isVetted: record.score.isVetted
+      }
+    })
+    const planned = plan(this.#sampling, inputs, now, random, this.#times.sampling)
+    this.#sampling = planned.state
+    await forEachLimit(planned.asks, requestsAtOnce, (ask) => this.#ask(ask, signal))
+    await forEachLimit(canaries(this.#outage, clock.now(), random, 8, this.#times.outage), requestsAtOnce, (peerId) =>
+      this.#call(peerId, signal)
+    )
+    for (const peerId of [...this.#records.keys()]) {
+      // One that holds nothing is remembered for what it did, unless it did nothing.
+      if (!holding.has(peerId) && this.#records.get(peerId)!.score.records.length === 0) this.#forget(peerId)
+    }
+    if (this.#transcripts.length > 0 || clock.now() - this.#savedAt >= saveEveryMs) await this.save()
+  }
+
+  #tick(now: number): void {
+    if (now - this.#tickedAt < this.#times.judge.verdictDelayMs / 5) return
+    this.#tickedAt = now
+    for (const peerId of [...this.#records.keys()]) this.#judge(peerId, { kind: 'tick', now })
+  }
+
+  /** Writes down what has changed. */
+  async save(): Promise<void> {
+    const { index, clock } = this.#components
+    const now = clock.now()
+    const isWhole = now - this.#savedAt >= saveEveryMs
+    await Promise.all(this.#concluding)
+    await this.#working
+    const dirty = [...this.#dirty]
+    const transcripts = this.#transcripts
+    this.#dirty.clear()
+    this.#transcripts = []
+    try {
+      await index.saveAudit({
+        ...(isWhole ? { auditor: utf8.encode(JSON.stringify(this.#plans())) } : {}),
+        providers: dirty.map((provider) => {
+          const record = this.#records.get(provider)
+          return { provider, state: record === undefined ? null : encodeRecord(record) }
+        }),
+        transcripts,
+        ...(isWhole ? { keep: { since: now - transcriptMsMax, rowsMax: transcriptRowsMax } } : {})
+      })
+      if (isWhole) this.#savedAt = now
+    } catch (error) {
+      for (const provider of dirty) this.#dirty.add(provider)
+      this.#transcripts = [...transcripts, ...this.#transcripts].slice(-challengesAtOnce)
+      throw error
+    }
+  }
+
+  #plans(): { v: 1; sampling: SamplingState; outage: OutageState } {
+    return { v: 1, sampling: this.#sampling, outage: this.#outage }
+  }
+
+  /**
+   * What a client's or a repair's read of a whole shard, or a renewal of its lease, has shown. The shard's state in the index is
+   * the reader's to write.
+   */
+  observed(provider: string, cid: CID, outcome: CustodyOutcome): void {
+    const { clock } = this.#components
+    const now = clock.now()
+    if (outcome === 'ok') {
+      // A unit in favour is at most one an hour: a read a second is more than enough to see.
+      const record = this.#records.get(provider)
+      if (record === undefined) return
+      const isWaiting = isShardContained(record.judge, cid.toString())
+      if (!isWaiting && now - (this.#readAt.get(provider) ?? 0) < secondMs) return
+      this.#readAt.set(provider, now)
+      this.#judge(provider, { kind: 'read', now, cid: cid.toString() })
+    } else if (outcome === 'missing' || outcome === 'wrong' || outcome === 'refused') {
+      const result: ChallengeResult = { cid: cid.toString(), chunk: null, outcome }
+      const concluding = this.#conclude(provider, [result], { id: `read ${this.#reads++} ${now}`, issuedAt: now })
+        .catch((error: unknown) => this.#log.error('what a read showed was not taken in', { error: messageOf(error) }))
+        .finally(() => this.#concluding.delete(concluding))
+      this.#concluding.add(concluding)
+    }
+  }
+
+  /** The directory has seen a provider come or go. */
+  presence(peerId: string, isUp: boolean): void {
+    const now = this.#components.clock.now()
+    this.#contact(peerId, isUp)
+    if (this.#records.has(peerId)) this.#judge(peerId, { kind: isUp ? 'online' : 'offline', now })
+  }
+
+  /** For placement: 0 (avoid) to 1. One that nobody has asked anything yet is as good as any that is new. */
+  weightOf(peerId: string): number {
+    const now = this.#components.clock.now()
+    const score = this.#records.get(peerId)?.score ?? newScore(now, this.#times.score)
+    return scoreReport(score, now, this.#times.score).weight
+  }
+
+  /** Undefined for a provider that was never asked. Events oldest first. */
+  reportOf(peerId: string): { report: ScoreReport; events: ScoreRecord[]; contained: number } | undefined {
+    const record = this.#records.get(peerId)
+    if (record === undefined) return undefined
+    const { score, judge: judged } = record
+    const report = scoreReport(score, this.#components.clock.now(), this.#times.score)
+    return { report, events: score.records, contained: judged.waiting.length }
+  }
+
+  /** Whether a challenge of this shard waits to be put again. */
+  isContained(peerId: string, cid: CID): boolean {
+    const record = this.#records.get(peerId)
+    return record !== undefined && isShardContained(record.judge, cid.toString())
+  }
+
+  status(): AuditorStatus {
+    const standings: Record<Standing, number> = { vetted: 0, vetting: 0, closed: 0, suspended: 0 }
+    const now = this.#components.clock.now()
+    let contained = 0
+    for (const { judge: judged, score } of this.#records.values()) {
+      standings[scoreReport(score, now, this.#times.score).standing]++
+      contained += judged.waiting.length
+    }
+    return { audits: this.#requests, contained, ownOutage: this.#outage.suspended !== null, standings }
+  }
+
+  /** Transcripts of a provider that show a fault or a silence, newest first. */
+  async evidenceOf(peerId: string, limit: number): Promise<TranscriptRow[]> {
+    const found: TranscriptRow[] = []
+    let before: number | undefined
+    for (let page = 0; page < 8 && found.length < limit; page++) {
+      const { items, isTruncated } = await this.#components.index.listTranscripts({
+        provider: peerId,
+        before,
+        limit: 100
+      })
+      found.push(...items.filter(({ outcomes }) => Object.keys(outcomes).some((outcome) => outcome !== 'ok')))
+      if (!isTruncated) break
+      before = items.at(-1)!.id
+    }
+    return found.slice(0, limit)
+  }
+
+  /**
+   * Puts a challenge for each shard now, because somebody asks.
+   *
+   * @param cids of the shards wanted; absent: all that the provider is to have
+   * @throws HoldfastError `MISSING` for a provider that is to have nothing
+   */
+  async audit(peerId: string, cids: readonly CID[] | undefined, signal: AbortSignal): Promise<AuditSummary> {
+    const summary: AuditSummary = { exchanges: [], unproved: [] }
+    let any = false
+    for await (const rows of this.#pages(peerId, cids)) {
+      any = true
+      signal.throwIfAborted()
+      await this.#auditRows(peerId, rows, summary, signal)
+    }
+    if (!any && cids === undefined) throw new HoldfastError('MISSING', `provider ${peerId} is to have no shards`)
+    await this.save()
+    return summary
+  }
+
+  async *#pages(peerId: string, cids: readonly CID[] | undefined): AsyncGenerator<CustodyRow[]> {
+    const { index } = this.#components
+    const wanted = cids === undefined ? undefined : new Set(cids.map(String))
+    let after: CID | undefined
+    for (;;) {
+      const rows = await index.listCustody(peerId, { after, limit: pageRows })
+      const chosen = wanted === undefined ? rows : rows.filter(({ cid }) => wanted.has(cid.toString()))
+      if (chosen.length > 0) yield chosen
+      if (rows.length < pageRows) return
+      after = rows.at(-1)!.cid
+    }
+  }
+
+  async #auditRows(peerId: string, rows: CustodyRow[], summary: AuditSummary, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#components
+    let left = rows
+    for (let attempt = 0; left.length > 0; attempt++) {
+      const isLast = attempt === overloadRetriesMax
+      const group = this.#groupOf(peerId, askedEpochMs, samplingAll)
+      group.challenges = left.map((row) => challengeOf(group.seed, row, 'asked'))
+      const exchange = await this.#put(peerId, group, false, signal, !isLast)
+      if (exchange === undefined) {
+        summary.unproved.push(...unprovedOf(peerId, left, 'offline', summary))
+        return
+      }
+      summary.exchanges.push({ ...exchange, provider: peerId, id: null })
+      const again: CustodyRow[] = []
+      for (const [i, outcome] of exchange.outcomes.entries()) {
+        if (outcome === 'unknown' && !isLast) again.push(left[i]!)
+        else if (outcome !== 'ok') summary.unproved.push(...unprovedOf(peerId, [left[i]!], outcome, summary))
+      }
+      left = again
+      if (left.length > 0) await clock.sleep(overloadPauseMs, signal)
+    }
+  }
+
+  async #countDue(holders: ReadonlyArray<{ provider: string; shards: number }>): Promise<void> {
+    const { index, clock } = this.#components
+    const { epochMs, periodMs } = this.#times.sampling
+    const now = clock.now()
+    // Half an epoch is soon enough for what is due in a week, and spreads the counting.
+    const stale = holders.filter(({ provider }) => now - (this.#due.get(provider)?.at ?? 0) > epochMs / 2).slice(0, 64)
+    for (const { provider } of stale) {
+      const rows = await index.listUnproved(provider, { before: now - periodMs, limit: challengesAtOnce })
+      this.#due.set(provider, { count: rows.length, at: now })
+    }
+  }
+
+  async #ask(ask: Ask, signal: AbortSignal): Promise<void> {
+    const { peerId } = ask
+    if (this.#busy.has(peerId)) return // somebody asks it right now
+    this.#busy.add(peerId)
+    try {
+      if (ask.kind === 'repeat') await this.#repeat(peerId, signal)
+      else if (ask.kind === 'whole') await this.#readWhole(peerId, undefined, signal)
+      else await this.#sample(ask, signal)
+    } catch (error) {
+      if (signal.aborted) throw error
+      this.#log.error('an audit failed on this side', { provider: peerId, error: messageOf(error) })
+    } finally {
+      this.#busy.delete(peerId)
+    }
+  }
+
+  async #sample({ peerId, probability, due }: Extract<Ask, { kind: 'sample' }>, signal: AbortSignal): Promise<void> {
+    const { index, clock } = this.#components
+    const { epochMs, periodMs } = this.#times.sampling
+    const now = clock.now()
+    const sampling = samplingOf(probability)
+    const group = this.#groupOf(peerId, epochMs, sampling)
+    const chosen = new Set<string>()
+    let batch: Challenge[] = []
+    const send = async (): Promise<void> => {
+      const challenges = batch
+      batch = []
+      if (challenges.length > 0) await this.#put(peerId, { ...group, challenges }, false, signal, false)
+    }
+    const add = async (row: CustodyRow, reason: AuditReason): Promise<void> => {
+      if (!isProvable(row.cid) || chosen.has(row.cid.toString())) return
+      chosen.add(row.cid.toString())
+      this.#placedAnew(peerId, row.cid)
+      batch.push(challengeOf(group.seed, row, reason))
+      if (batch.length === challengesAtOnce) await send()
+    }
+    let after: CID | undefined
+    for (;;) {
+      const rows = await index.listCustody(peerId, { after, limit: pageRows })
+      for (const row of rows) if (isSampled(group.seed, row.cid, sampling)) await add(row, 'sampled')
+      if (rows.length < pageRows) break
+      after = rows.at(-1)!.cid
+    }
+    if (due > 0) {
+      const rows = await index.listUnproved(peerId, { before: now - periodMs, limit: due })
+      for (const row of rows) await add(row, isSampled(group.seed, row.cid, sampling) ? 'sampled' : 'due')
+      this.#due.delete(peerId)
+    }
+    await send()
+  }
+
+  #groupOf(peerId: string, epochMs: number, sampling: number): Group & { seed: Uint8Array } {
+    const { signer, secretKey, clock } = this.#components
+    const issuedAt = clock.now()
+    const epoch = epochOf(issuedAt, epochMs)
+    const { proof, seed } = drawSeed(secretKey, { epoch, epochMs, auditor: signer.peerId, provider: peerId })
+    return { issuedAt, challenges: [], epoch, epochMs, sampling, vrfProof: proof, repeats: null, seed }
+  }
+
+  /** Puts the very same challenges again, those together that were together before. */
+  async #repeat(peerId: string, signal: AbortSignal): Promise<void> {
+    const { clock } = this.#components
+    const groups = new Map<string, Series[]>()
+    for (const key of dueRepeats(this.#recordOf(peerId).judge, clock.now(), this.#times.judge)) {
+      const cid = CID.parse(key.cid)
+      if (!(await this.#isToHave(peerId, cid))) {
+        this.#judge(peerId, { kind: 'dropped', now: clock.now(), cid: key.cid })
+        continue
+      }
+      const series = key.chunk === null ? undefined : this.#recordOf(peerId).series.find(isOf(key))
+      if (series === undefined) {
+        // A read of the whole shard; or one whose request is forgotten: that answers any challenge.
+        await this.#readWhole(peerId, { cid, chunk: key.chunk }, signal)
+        continue
+      }
+      const name = `${series.request} ${series.attempt}`
+      groups.set(name, [...(groups.get(name) ?? []), series])
+    }
+    for (const group of groups.values()) {
+      const { epoch, epochMs, sampling, vrfProof, request, attempt } = group[0]!
+      await this.#put(
+        peerId,
+        {
+          challenges: group.map(({ cid, chunk, bytes }) => ({ cid: CID.parse(cid), chunk, bytes, reason: 'repeat' })),
+          epoch,
+          epochMs,
+          sampling,
+          vrfProof: Buffer.from(vrfProof, 'base64'),
+          repeats: { request: Buffer.from(request, 'base64'), attempt: Math.min(repeatsMax, attempt + 1) }
+        },
+        true,
+        signal,
+        false
+      )
+    }
+  }
+
+  /** @param isPatient whether answers that say nothing are to be left out of judgement: they will be asked for again */
+  async #put(
+    peerId: string,
+    group: Group,
+    isRepeat: boolean,
+    signal: AbortSignal,
+    isPatient: boolean
+  ): Promise<Exchange | undefined> {
+    const { peers, onAudit } = this.#components
+    const target = peers.target(peerId)
+    if (target === undefined || group.challenges.length === 0) return undefined
+    const { issuedAt, challenges, epoch, epochMs, sampling, vrfProof, repeats } = group
+    const record = this.#recordOf(peerId)
+    const exchange = await putChallenges(
+      this.#components,
+      target,
+      {
+        issuedAt,
+        challenges,
+        epoch,
+        epochMs,
+        sampling,
+        vrfProof,
+        repeats,
+        deadlineMs: deadlineMs(record.judge, challenges.length - 1, isRepeat, this.#times.judge)
+      },
+      signal
+    )
+    this.#requests += 1
+    this.#transcripts.push(exchange.transcript)
+    if (exchange.outcomes.every((outcome) => outcome === 'offline')) peers.report(peerId, 'offline')
+    onAudit?.({ provider: peerId, outcomes: exchange.outcomes, elapsedMs: exchange.elapsedMs })
+    this.#contact(
+      peerId,
+      exchange.outcomes.some((outcome) => outcome !== 'offline' && outcome !== 'timeout')
+    )
+    this.#rememberSeries(peerId, group, exchange)
+    const lastOk = exchange.outcomes.lastIndexOf('ok')
+    const results = challenges.flatMap(({ cid, chunk }, i): ChallengeResult[] => {
+      const outcome = exchange.outcomes[i]!
+      if (isPatient && outcome === 'unknown') return []
+      // The whole answer's time is that of its last proof.
+      return [
+        { cid: cid.toString(), chunk, outcome, ...(i === lastOk ? { elapsedMs: this.#perAnswer(exchange, i) } : {}) }
+      ]
+    })
+    await this.#conclude(peerId, results, { id: toHex(exchange.digest), issuedAt: exchange.askedAt })
+    if (exchange.outcomes.some((outcome) => outcome !== 'ok' && outcome !== 'offline'))
+      this.#log.info('an audit was not answered as it should be', {
+        provider: peerId,
+        outcomes: exchange.transcript.outcomes
+      })
+    return exchange
+  }
+
+  /** How long the first answer took, as far as can be told: each after it may take as long as deadlines give it. */
+  #perAnswer({ elapsedMs }: Exchange, index: number): number {
+    return Math.max(1, elapsedMs - index * this.#times.judge.answerMs)
+  }
+
+  /** What timed out will be put again just as it was. */
+  #rememberSeries(peerId: string, group: Group, { outcomes, digest }: Exchange): void {
+    const record = this.#recordOf(peerId)
+    const attempt = group.repeats?.attempt ?? 0
+    const { epoch, epochMs, sampling } = group
+    const vrfProof = Buffer.from(group.vrfProof).toString('base64')
+    const series = group.challenges.flatMap(({ cid, chunk, bytes }, i): Series[] => {
+      if (outcomes[i] !== 'timeout') return []
+      const request = Buffer.from(digest).toString('base64')
+      return [{ cid: cid.toString(), chunk, bytes, epoch, epochMs, sampling, vrfProof, request, attempt }]
+    })
+    if (series.length === 0) return
+    const others = record.series.filter((one) => !series.some(isOf(one)))
+    this.#set(peerId, { ...record, series: [...others, ...series].slice(-1024) })
+  }
+
+  /**
+   * Reads a shard as any client does: who answers audits alone, or kept half of it, fails here.
+   *
+   * @param again what is put again; absent: any shard of the provider's
+   */
+  async #readWhole(
+    peerId: string,
+    again: { cid: CID; chunk: number | null } | undefined,
+    signal: AbortSignal
+  ): Promise<void> {
+    const { client, clock, peers, onAudit } = this.#components
+    const cid = again?.cid ?? (await this.#anyShard(peerId))
+    const target = peers.target(peerId)
+    if (cid === undefined || target === undefined) return
+    const askedAt = clock.now()
+    let outcome: CustodyOutcome
+    try {
+      const bytes = await withDeadline(clock, wholeReadMsMax, signal, (inner) => client.getShard(target, cid, inner))
+      outcome = matchesCid(cid, bytes) ? 'ok' : 'wrong'
+    } catch (error) {
+      signal.throwIfAborted()
+      const failed = peerOutcomeOf(error)
+      outcome = failed === 'full' ? 'unknown' : failed
+    }
+    if (outcome === 'offline') peers.report(peerId, 'offline')
+    onAudit?.({ provider: peerId, outcomes: [outcome], elapsedMs: clock.now() - askedAt })
+    this.#contact(peerId, outcome !== 'offline' && outcome !== 'timeout')
+    const chunk = outcome === 'ok' ? null : (again?.chunk ?? null)
+    await this.#conclude(peerId, [{ cid: cid.toString(), chunk, outcome }], {
+      id: `whole ${this.#reads++} ${askedAt}`,
+      issuedAt: askedAt
+    })
+  }
+
+  /** One at random: the first behind a random place in the order of CIDs. */
+  async #anyShard(peerId: string): Promise<CID | undefined> {
+    const { index, random } = this.#components
+    const after = cidOfShard(random.bytes(32))
+    const [row] = await index.listCustody(peerId, { after, limit: 1 })
+    return (row ?? (await index.listCustody(peerId, { limit: 1 }))[0])?.cid
+  }
+
+  /** Whether the provider is there, for whoever doubts it. */
+  async #call(peerId: string, signal: AbortSignal): Promise<void> {
+    const { client, clock, peers } = this.#components
+    const target: ProviderRef | undefined = peers.target(peerId)
+    if (target === undefined) return
+    try {
+      await withDeadline(clock, offerMsMax, signal, (inner) => client.getOffer(target, inner))
+      this.#contact(peerId, true)
+    } catch {
+      signal.throwIfAborted()
+      this.#contact(peerId, false) // for whatever reason: it is not there for us
+    }
+  }
+
+  /**
+   * A provider may let go what was given back to it, and what its lease has ended for: that it does not have such a block is no
+   * fault of its own, however the question crossed the release.
+   */
+  async #isToHave(peerId: string, cid: CID): Promise<boolean> {
+    const { index, clock } = this.#components
+    const holders = await index.findHolders(cid)
+    const holder = holders.find(({ provider }) => provider === peerId)
+    if (holder === undefined || holder.state === 'unknown' || holder.state === 'withdrawn') return false
+    const lapsed = await index.listLeasesDue(peerId, clock.now(), lapsedLooked)
+    return !lapsed.some((lease) => equalBytes(lease.cid.bytes, cid.bytes))
+  }
+
+  async #conclude(
+    peerId: string,
+    results: readonly ChallengeResult[],
+    { id, issuedAt }: { id: string; issuedAt: number }
+  ): Promise<void> {
+    const { clock } = this.#components
+    const kept: ChallengeResult[] = []
+    for (const result of results) {
+      const isExcused = result.outcome === 'missing' && !(await this.#isToHave(peerId, CID.parse(result.cid)))
+      if (!isExcused) kept.push(result)
+      else this.#judge(peerId, { kind: 'dropped', now: clock.now(), cid: result.cid })
+    }
+    if (kept.length === 0) return
+    await this.#judge(peerId, { kind: 'batch', now: clock.now(), id, issuedAt, results: kept })
+  }
+
+  /** A shard that was lost and is to be here again was given to the provider anew. */
+  #placedAnew(peerId: string, cid: CID): void {
+    const key = cid.toString()
+    if (this.#recordOf(peerId).judge.lost.includes(key))
+      this.#judge(peerId, { kind: 'dropped', now: this.#components.clock.now(), cid: key })
+  }
+
+  /** Resolves when what follows from it is in the index. */
+  #judge(peerId: string, event: JudgeEvent): Promise<void> {
+    const record = this.#recordOf(peerId)
+    const { state, effects } = judge(record.judge, event, this.#times.judge)
+    if (effects.length === 0 && sameExceptTime(state, record.judge)) return Promise.resolve()
+    const score = effects.length === 0 ? record.score : scored(record.score, effects, this.#times.score)
+    const isWaitedFor = (one: Series): boolean => state.waiting.some(isOf(one))
+    const series = record.series.length === 0 ? record.series : record.series.filter(isWaitedFor)
+    this.#set(peerId, { v: 1, judge: state, score, series })
+    this.#sayIfFallen(peerId, record, effects)
+    return this.#work(() => this.#apply(peerId, effects, event))
+  }
+
+  async #apply(peerId: string, effects: readonly JudgeEffect[], event: JudgeEvent): Promise<void> {
+    const { index, onLost } = this.#components
+    let isLost = false
+    for (const effect of effects) {
+      if (effect.kind === 'proved' && event.kind !== 'read') {
+        await index.recordProofs(
+          peerId,
+          effect.cids.map((cid) => CID.parse(cid)),
+          effect.at
+        )
+      } else if (effect.kind === 'lost') {
+        this.#log.warn('a shard is lost', {
+          provider: peerId,
+          cid: effect.cid,
+          outcome: effect.outcome,
+          why: effect.why
+        })
+        this.#sampling = faulted(this.#sampling, peerId, effect.at, this.#times.sampling)
+        await index.markHolding(peerId, CID.parse(effect.cid), effect.outcome)
+        isLost = true
+      } else if (effect.kind === 'withdrawn') {
+        await index.markHolding(peerId, CID.parse(effect.cid), 'withdrawn')
+        isLost = true
+      }
+    }
+    if (isLost) onLost?.()
+  }
+
+  #sayIfFallen(peerId: string, before: ProviderRecord, effects: readonly JudgeEffect[]): void {
+    if (!effects.some(({ kind }) => kind === 'lost')) return
+    const now = this.#components.clock.now()
+    const was = scoreReport(before.score, now, this.#times.score)
+    const is = scoreReport(this.#recordOf(peerId).score, now, this.#times.score)
+    if (was.standing !== is.standing)
+      this.#log.warn('a provider changed its standing', {
+        provider: peerId,
+        from: was.standing,
+        to: is.standing,
+        why: is.why
+      })
+  }
+
+  #contact(peerId: string, isUp: boolean): void {
+    const now = this.#components.clock.now()
+    const domains = this.#components.peers.domainsOf(peerId)
+    const { state, effects } = contacted(this.#outage, { now, peerId, domains, isUp }, this.#times.outage)
+    this.#outage = state
+    for (const effect of effects) {
+      this.#log.warn(effect.kind === 'suspended' ? 'nobody is judged for now' : 'providers are judged again', {
+        why: effect.why
+      })
+      for (const each of [...this.#records.keys()]) {
+        this.#judge(
+          each,
+          effect.kind === 'suspended' ? { kind: 'suspended', now, from: effect.from } : { kind: 'resumed', now }
+        )
+      }
+    }
+  }
+
+  #isOnline(peerId: string): boolean {
+    const state = this.#components.peers.state(peerId)
+    return (state === 'online' || state === 'contained') && this.#components.peers.target(peerId) !== undefined
+  }
+
+  #recordOf(peerId: string): ProviderRecord {
+    let record = this.#records.get(peerId)
+    if (record === undefined) {
+      record = newRecord(this.#components.clock.now(), this.#outage.suspended !== null, this.#times.score)
+      this.#set(peerId, record)
+    }
+    return record
+  }
+
+  #set(peerId: string, record: ProviderRecord): void {
+    this.#records.set(peerId, record)
+    this.#dirty.add(peerId)
+  }
+
+  #forget(peerId: string): void {
+    this.#records.delete(peerId)
+    this.#due.delete(peerId)
+    this.#readAt.delete(peerId)
+    this.#dirty.add(peerId)
+  }
+
+  /** One after the other, so that what is concluded later is written later. */
+  #work(work: () => Promise<void>): Promise<void> {
+    const working = this.#working.then(work)
+    this.#working = working.catch((error: unknown) =>
+      this.#log.error('a conclusion could not be written down', { error: messageOf(error) })
+    )
+    return working
+  }
+}
+
+/** Ticks change nothing but what time it is: no reason to write. */
+function sameExceptTime(a: object, b: object): boolean {
+  return JSON.stringify(a) === JSON.stringify(b)
+}
+
+function unprovedOf(
+  provider: string,
+  rows: readonly CustodyRow[],
+  outcome: CustodyOutcome,
+  { unproved }: AuditSummary
+): AuditSummary['unproved'] {
+  return rows.slice(0, unprovedListed - unproved.length).map(({ cid }) => ({ cid: cid.toString(), provider, outcome }))
+}
