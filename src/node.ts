@@ -38,7 +38,7 @@ import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
-import type { CustodyObserver } from './transfer/peers.ts'
+import type { CustodyObserver, Peers } from './transfer/peers.ts'
 
 export interface HostPort {
   host: string
@@ -154,7 +154,7 @@ async function start(
     clock,
     random,
     log: log.child('directory'),
-    weightOf: (peerId) => auditor.weightOf(peerId)
+    trustOf: (peerId) => auditor.trustOf(peerId)
   })
   const auditor: Auditor = new Auditor(
     {
@@ -212,7 +212,7 @@ async function start(
   const completer = new Completer({
     index,
     client,
-    peers: directory,
+    peers: withLastResort(directory),
     codec,
     guard,
     clock,
@@ -295,6 +295,17 @@ async function start(
     accessKey: { accessKeyId, secretAccessKey },
     addresses: () => network.addresses(),
     stop
+  }
+}
+
+function withLastResort(directory: ProviderDirectory): Peers {
+  return {
+    candidates: () => directory.candidates(true),
+    target: (peerId) => directory.target(peerId),
+    state: (peerId) => directory.state(peerId),
+    domainsOf: (peerId) => directory.domainsOf(peerId),
+    lateAfterMs: (peerId) => directory.lateAfterMs(peerId),
+    report: (peerId, outcome, elapsedMs) => directory.report(peerId, outcome, elapsedMs)
   }
 }
 

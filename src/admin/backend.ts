@@ -60,7 +60,8 @@ export interface ScoreEvent {
 
 /** One audit request that has ended. */
 export interface AuditView {
-  id: number
+  /** In the order in which they were written down; null while it has not been. */
+  id: number | null
   askedAt: string
   tookMs: number
   provider: string

@@ -8,25 +8,27 @@
  * can drown a fault in proofs. Evidence against counts each time: 4 for a missing shard, 8 for a wrong one (a disk that
  * rots says `missing`, since providers check what they read; wrong bytes are a lie or a defect).
  *
- * From a proven provider's 200 units: 1 missing shard leaves 0.980, 2 0.961, 3 0.943, 13 0.788; 1 wrong 0.961, 2 0.925,
- * 7 0.78. Below 0.95 (3 missing, 2 wrong within a week) it gets no new shards, below 0.8 (13, or 7) it is suspended.
+ * From a proven provider's 200 units: 1 missing shard leaves 0.980, 5 0.908, 6 0.891, 13 0.788; 1 wrong 0.961, 3 0.892,
+ * 7 0.778. Below 0.9 (6 missing, or 3 wrong, within a week) it is closed, and gets new shards only where there is nobody
+ * else for them; below 0.8 (13, or 7) it is suspended, and gets none.
  *
  * - False alarms: unrecoverable read errors, 1 in 10^14 bits as disks are sold, lose a shard of 1 MiB with 8.4e-8 at
- *   each reading: 0.08 a week for a provider with 1,000,000 shards that reads all of them weekly. Three in a week: 8e-5
+ *   each reading: 0.08 a week for a provider with 1,000,000 shards that reads all of them weekly. Six in a week: 3e-10
  *   a week.
  * - Detection: 13 faults are found in minutes to hours where much is lost, since batches are eight times as large after
  *   the first (`sampling.ts`; the simulated month has the times). One that lost ten shards of a thousand is seen, gets
  *   nothing new for days, and is not suspended: it kept 99%.
- * - Forgiveness: 3 missing shards are above 0.95 again after 28 hours of proofs, 13 after 13 days.
+ * - Forgiveness: 6 missing shards are above 0.9 again after 19 hours of proofs, 13 after a week.
  *
- * A new provider begins with 20 units in favour: a fault in its first days weighs ten times as much (1 missing: 0.83,
- * 2: 0.71), and recovers as fast as it earns. It is *vetted* once it has 100 proofs, over 72 hours since it was first
+ * A new provider begins with 100 units in favour: a fault in its first days weighs twice as much (3 missing: 0.892, 7:
+ * 0.778), and is forgotten as fast. With less, a network of a dozen providers would shut them all out after the first
+ * power cut. It is *vetted* once it has 100 proofs, over 72 hours since it was first
  * seen; until then its weight is a quarter. 100 proofs are the default rate's one day; the time is what cannot be
  * hurried.
  *
  * Availability is a unit an hour (`judge` sees to that), present or absent. Absent for 12 hours: 0.94; for 3 days:
  * 0.70; below 0.6, absent for more than four days of the last eight or so, it gets no new shards. It never suspends:
- * offline is not losing. Here a new provider begins with 100 units: a night away in its first days leaves 0.9.
+ * offline is not losing. Here too a new provider begins with 100 units: a night away in its first days leaves 0.9.
  */
 import { z } from 'zod'
 import { hourMs, secondMs } from '../base/limits.ts'
@@ -51,9 +53,9 @@ export const scoreDefaults: ScoreConfig = {
   kept: 0.995,
   goodEveryMs: hourMs,
   weights: { missing: 4, wrong: 8 },
-  credit: { custody: 20, availability: 100 },
+  credit: { custody: 100, availability: 100 },
   vetting: { proofsMin: 100, ageMsMin: 72 * hourMs, weight: 0.25 },
-  custodyMin: { newShards: 0.95, suspended: 0.8 },
+  custodyMin: { newShards: 0.9, suspended: 0.8 },
   availabilityMin: 0.6,
   recordsMax: 128
 }
@@ -197,7 +199,10 @@ function recorded(state: ScoreState, news: News, [before, after]: [Beta, Beta], 
   return { ...state, records }
 }
 
-/** `suspended`: nothing new, and what it has is as good as lost to a cautious reader. `closed`: no new shards. */
+/**
+ * `suspended`: nothing new, and what it has is as good as lost to a cautious reader. `closed`: no new shards but such as
+ * nobody else can take.
+ */
 export type Standing = 'vetted' | 'vetting' | 'closed' | 'suspended'
 
 export interface ScoreReport {

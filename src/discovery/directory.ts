@@ -48,14 +48,21 @@ export interface KnownProvider {
   lastSeenAt: number
 }
 
+export interface Trust {
+  /** 0 to 1, for placement. */
+  weight: number
+  /** `closed`: new shards only where nobody else can take them; `suspended`: none. */
+  standing: 'vetted' | 'vetting' | 'closed' | 'suspended'
+}
+
 export interface DirectoryComponents {
   discovery: Discovery
   getOffer: (provider: ProviderTarget, signal?: AbortSignal) => Promise<Offer>
   clock: Clock
   random: Random
   log: Log
-  /** What audits have shown of a provider: 0, and it gets no new shards, to 1. */
-  weightOf?: (peerId: string) => number
+  /** What audits have shown of a provider. */
+  trustOf?: (peerId: string) => Trust
 }
 
 export interface DirectoryInit {
@@ -92,6 +99,9 @@ const retryMaxMs = 5 * minuteMs
 const retryAbsenceShare = 1 / 20
 const retryRecentMaxMs = 20 * secondMs
 const offersAtOnce = 16
+const trusted: Trust = { weight: 1, standing: 'vetted' }
+/** So little that whoever is not a last resort is chosen before. */
+const lastResortWeight = 1e-6
 
 export function outcomeOf(error: unknown): RequestOutcome {
   const code: ErrorCode | undefined = error instanceof HoldfastError ? error.code : undefined
@@ -359,13 +369,20 @@ export class ProviderDirectory {
     return entry === undefined || entry.domains.length === 0 ? [`peer:${peerId}`] : entry.domains
   }
 
-  /** Where new shards may go. */
-  candidates(): Array<{ peerId: string; domains: string[]; freeBytes: number; score: number }> {
+  /**
+   * Where new shards may go.
+   *
+   * @param withLastResort those too that should get none while others can take them: for rebuilding what is lost, which is better
+   * off with a provider that has lost a few shards than nowhere
+   */
+  candidates(withLastResort = false): Array<{ peerId: string; domains: string[]; freeBytes: number; score: number }> {
     const found = []
     for (const { target, offer, domains, state, outcomes, latencyMs } of this.#entries.values()) {
       if (state !== 'online' || offer === undefined || !offer.accepting || offer.freeBytes === 0) continue
-      const weight = this.#components.weightOf?.(target.peerId) ?? 1
-      if (weight === 0) continue
+      const trust = this.#components.trustOf?.(target.peerId) ?? trusted
+      const isLastResort = trust.standing === 'closed'
+      if (trust.standing === 'suspended' || (isLastResort && !withLastResort)) continue
+      const weight = isLastResort ? lastResortWeight : trust.weight
       const good = outcomes.ok + 1
       const bad = 10 * (outcomes.missing + outcomes.wrong) + outcomes.timeout + outcomes.offline
       // Reliability first; latency decides between equals (halved at one second).

@@ -1,7 +1,7 @@
 /** What the admin API of a gateway answers, put together from its parts. */
 import type { AdminBackend, GatewayStatus, KeyView, ProviderView } from '../admin/backend.ts'
 import type { Clock } from '../base/clock.ts'
-import { messageOf } from '../base/errors.ts'
+import { HoldfastError, messageOf } from '../base/errors.ts'
 import { limits, secondMs } from '../base/limits.ts'
 import { version } from '../base/version.ts'
 import type { ProviderDirectory } from '../discovery/directory.ts'
@@ -9,7 +9,9 @@ import { type Code, formatCode } from '../erasure/erasure-coder.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
 import type { ObjectStore } from '../object/object-store.ts'
 import { codeFor, independentDomains, quorumOf, type StorageClass, storageClasses } from '../placement/place.ts'
+import type { Auditor } from '../repair/auditor.ts'
 import type { AccessKey, AccessKeys } from './access-keys.ts'
+import { auditNow, exportAudits, listAudits, scoreEventsOf, scoreViewOf } from './audit-views.ts'
 import type { ProviderSearch } from './provider-search.ts'
 
 export interface AdminBackendComponents {
@@ -18,6 +20,7 @@ export interface AdminBackendComponents {
   search: ProviderSearch
   store: Pick<ObjectStore, 'health'>
   keys: AccessKeys
+  auditor: Auditor
   clock: Clock
 }
 
@@ -35,7 +38,7 @@ const figuresAgeMsMax = 2 * secondMs
 const notHealthy = new Set(['unknown', 'missing', 'wrong', 'withdrawn'])
 
 export function createAdminBackend(components: AdminBackendComponents, init: AdminBackendInit): AdminBackend {
-  const { index, directory, search, store, keys, clock } = components
+  const { index, directory, search, store, keys, auditor, clock } = components
   const startedAt = new Date(clock.now()).toISOString()
   const totals = remembered(clock, () => index.totals())
   const holders = remembered(
@@ -116,7 +119,8 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
           ...provider,
           lastSeenAt: lastSeenAt === 0 ? null : new Date(lastSeenAt).toISOString(),
           shards,
-          shardBytes: bytes
+          shardBytes: bytes,
+          score: scoreViewOf(auditor, provider.peerId)
         }
       })
     },
@@ -135,8 +139,15 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
       return { items, isTruncated: segments.length > limit }
     },
 
-    // Custody is proven by writes and reads alone so far: nobody is asked for proofs, so there are no transcripts.
-    audits: async () => ({ items: [], isTruncated: false }),
+    audits: (limit) => listAudits(components, limit),
+    audit: (target, signal) => auditNow(components, target, signal),
+    exportAudits: () => exportAudits(components),
+    score: async (peerId) => {
+      const score = scoreViewOf(auditor, peerId)
+      if (score === null && directory.target(peerId) === undefined)
+        throw new HoldfastError('MISSING', `provider ${peerId} is not known here`)
+      return { score, events: scoreEventsOf(auditor, peerId) }
+    },
 
     listKeys: async () => (await keys.list()).map(keyView),
     createKey: async (account) => {

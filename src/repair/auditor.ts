@@ -135,7 +135,7 @@ export interface AuditorStatus {
 }
 
 export interface AuditSummary {
-  exchanges: Array<Exchange & { provider: string; id: number | null }>
+  exchanges: Exchange[]
   unproved: Array<{ cid: string; provider: string; outcome: CustodyOutcome }>
 }
 
@@ -292,11 +292,12 @@ export class Auditor {
     if (this.#records.has(peerId)) this.#judge(peerId, { kind: isUp ? 'online' : 'offline', now })
   }
 
-  /** For placement: 0 (avoid) to 1. One that nobody has asked anything yet is as good as any that is new. */
-  weightOf(peerId: string): number {
+  /** For placement. One that nobody has asked anything yet is as good as any that is new. */
+  trustOf(peerId: string): { weight: number; standing: Standing } {
     const now = this.#components.clock.now()
     const score = this.#records.get(peerId)?.score ?? newScore(now, this.#times.score)
-    return scoreReport(score, now, this.#times.score).weight
+    const { weight, standing } = scoreReport(score, now, this.#times.score)
+    return { weight, standing }
   }
 
   /** Undefined for a provider that was never asked. Events oldest first. */
@@ -363,12 +364,19 @@ export class Auditor {
 
   async *#pages(peerId: string, cids: readonly CID[] | undefined): AsyncGenerator<CustodyRow[]> {
     const { index } = this.#components
-    const wanted = cids === undefined ? undefined : new Set(cids.map(String))
+    if (cids !== undefined) {
+      const rows: CustodyRow[] = []
+      for (const cid of cids) {
+        const [row] = await index.listCustody(peerId, { after: before(cid), limit: 1 })
+        if (row !== undefined && equalBytes(row.cid.bytes, cid.bytes)) rows.push(row)
+      }
+      for (let at = 0; at < rows.length; at += pageRows) yield rows.slice(at, at + pageRows)
+      return
+    }
     let after: CID | undefined
     for (;;) {
       const rows = await index.listCustody(peerId, { after, limit: pageRows })
-      const chosen = wanted === undefined ? rows : rows.filter(({ cid }) => wanted.has(cid.toString()))
-      if (chosen.length > 0) yield chosen
+      if (rows.length > 0) yield rows
       if (rows.length < pageRows) return
       after = rows.at(-1)!.cid
     }
@@ -386,7 +394,7 @@ export class Auditor {
         summary.unproved.push(...unprovedOf(peerId, left, 'offline', summary))
         return
       }
-      summary.exchanges.push({ ...exchange, provider: peerId, id: null })
+      summary.exchanges.push(exchange)
       const again: CustodyRow[] = []
       for (const [i, outcome] of exchange.outcomes.entries()) {
         if (outcome === 'unknown' && !isLast) again.push(left[i]!)
@@ -786,6 +794,15 @@ export class Auditor {
 /** Ticks change nothing but what time it is: no reason to write. */
 function sameExceptTime(a: object, b: object): boolean {
   return JSON.stringify(a) === JSON.stringify(b)
+}
+
+/** The place just before a CID in the order of their bytes; undefined for the beginning. */
+function before(cid: CID): CID | undefined {
+  const bytes = cid.bytes.slice()
+  for (let at = bytes.length - 1; at >= bytes.length - cid.multihash.digest.length; at--) {
+    if (bytes[at]!-- > 0) return CID.decode(bytes)
+  }
+  return undefined // all zeros
 }
 
 function unprovedOf(

@@ -71,7 +71,7 @@ describe('custody', () => {
   it('is not bought with many proofs: a thousand in an hour are worth one', () => {
     const fallen = scored(
       state,
-      times(3, (i) => lost(now, 'missing', `s${i}`))
+      times(6, (i) => lost(now, 'missing', `s${i}`))
     )
     const busy = scored(
       fallen,
@@ -152,7 +152,7 @@ describe('the one number', () => {
       state,
       times(3, (i) => lost(now, 'missing', `s${i}`))
     )
-    expect(scoreReport(closed, now)).toMatchObject({ weight: 0, why: 'custody 0.943 is below 0.95: no new shards' })
+    expect(scoreReport(closed, now)).toMatchObject({ weight: 0, why: 'custody 0.891 is below 0.9: no new shards' })
     const suspended = scored(
       state,
       times(13, (i) => lost(now, 'missing', `s${i}`))
