@@ -34,12 +34,12 @@ const times = (count: number, effect: (i: number) => JudgeEffect): JudgeEffect[]
 describe('custody', () => {
   const { state, now } = proven(60)
   it.each([
-    ['missing', 2, 'vetted'],
-    ['missing', 3, 'closed'],
+    ['missing', 5, 'vetted'],
+    ['missing', 6, 'closed'],
     ['missing', 12, 'closed'],
     ['missing', 13, 'suspended'],
-    ['wrong', 1, 'vetted'],
-    ['wrong', 2, 'closed'],
+    ['wrong', 2, 'vetted'],
+    ['wrong', 3, 'closed'],
     ['wrong', 6, 'closed'],
     ['wrong', 7, 'suspended']
   ] as const)('of a proven provider: %s shards, %i: %s', (outcome, count, standing) => {
@@ -63,9 +63,8 @@ describe('custody', () => {
       }
       return hours
     }
-    expect(hoursUntilOpen(3)).toBeGreaterThanOrEqual(26)
-    expect(hoursUntilOpen(3)).toBeLessThanOrEqual(30)
-    expect(hoursUntilOpen(13) / 24).toBeCloseTo(13, 0)
+    expect(hoursUntilOpen(6)).toBe(19)
+    expect(hoursUntilOpen(13) / 24).toBeCloseTo(7, 0)
   })
 
   it('is not bought with many proofs: a thousand in an hour are worth one', () => {
@@ -83,8 +82,10 @@ describe('custody', () => {
   })
 
   it('weighs a fault of a new provider more', () => {
-    expect(standingAfter(newScore(0), [lost(1)])).toBe('closed')
-    expect(standingAfter(newScore(0), [lost(1), lost(2, 'missing', 'b')])).toBe('suspended')
+    const faults = (count: number): JudgeEffect[] => times(count, (i) => lost(i + 1, 'missing', `s${i}`))
+    expect(standingAfter(newScore(0), faults(2))).toBe('vetting')
+    expect(standingAfter(newScore(0), faults(3))).toBe('closed')
+    expect(standingAfter(newScore(0), faults(7))).toBe('suspended')
   })
 
   it('is untouched by refusing, containment and waiting', () => {
@@ -150,7 +151,7 @@ describe('the one number', () => {
     expect(scoreReport(slow, now).why).toMatch(/^custody 1.000 squared x availability 1.000 x quickness 0.\d+$/)
     const closed = scored(
       state,
-      times(3, (i) => lost(now, 'missing', `s${i}`))
+      times(6, (i) => lost(now, 'missing', `s${i}`))
     )
     expect(scoreReport(closed, now)).toMatchObject({ weight: 0, why: 'custody 0.891 is below 0.9: no new shards' })
     const suspended = scored(
