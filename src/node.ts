@@ -34,11 +34,12 @@ import { createObjectStore, type NetworkObjectStore } from './object/store.ts'
 import { createWorkerCodec } from './object/worker-codec.ts'
 import { Auditor } from './repair/auditor.ts'
 import { Completer } from './repair/completer.ts'
+import { withLastResort } from './repair/last-resort.ts'
 import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
-import type { CustodyObserver, Peers } from './transfer/peers.ts'
+import type { CustodyObserver } from './transfer/peers.ts'
 
 export interface HostPort {
   host: string
@@ -295,17 +296,6 @@ async function start(
     accessKey: { accessKeyId, secretAccessKey },
     addresses: () => network.addresses(),
     stop
-  }
-}
-
-function withLastResort(directory: ProviderDirectory): Peers {
-  return {
-    candidates: () => directory.candidates(true),
-    target: (peerId) => directory.target(peerId),
-    state: (peerId) => directory.state(peerId),
-    domainsOf: (peerId) => directory.domainsOf(peerId),
-    lateAfterMs: (peerId) => directory.lateAfterMs(peerId),
-    report: (peerId, outcome, elapsedMs) => directory.report(peerId, outcome, elapsedMs)
   }
 }
 

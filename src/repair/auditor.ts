@@ -74,6 +74,8 @@ export interface AuditorComponents {
   log: Log
   /** Lets others have the event loop. */
   pause: () => Promise<void>
+  /** Absent: the verifiable random function. Simulations have no time for it. */
+  drawSeed?: typeof drawSeed
   /** A shard is known to be lost, or withdrawn: somebody should rebuild it. */
   onLost?: () => void
   /** An audit request has ended. */
@@ -470,9 +472,10 @@ export class Auditor {
 
   #groupOf(peerId: string, epochMs: number, sampling: number): Group & { seed: Uint8Array } {
     const { signer, secretKey, clock } = this.#components
+    const draw = this.#components.drawSeed ?? drawSeed
     const issuedAt = clock.now()
     const epoch = epochOf(issuedAt, epochMs)
-    const { proof, seed } = drawSeed(secretKey, { epoch, epochMs, auditor: signer.peerId, provider: peerId })
+    const { proof, seed } = draw(secretKey, { epoch, epochMs, auditor: signer.peerId, provider: peerId })
     return { issuedAt, challenges: [], epoch, epochMs, sampling, vrfProof: proof, repeats: null, seed }
   }
 
