@@ -1,7 +1,7 @@
 /**
- * The dashboard: one page, served whole, that asks `/v1/status`, `/v1/providers`, `/v1/audits` and `/v1/objects/...` of the
- * server it came from. Nothing is loaded from anywhere else, and its policy would not allow it; what peers named themselves is
- * only ever shown as text.
+ * The dashboard: one page, served whole, that asks `/v1/status`, `/v1/providers`, `/v1/audits` and `/v1/objects/...` of
+ * the server it came from. Nothing is loaded from anywhere else, and its policy would not allow it; what peers named
+ * themselves is only ever shown as text.
  */
 import { createHash } from 'node:crypto'
 
