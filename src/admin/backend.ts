@@ -31,11 +31,14 @@ export interface ProviderView {
   addresses: readonly string[]
 }
 
+/** `vetting`: too new for its full share. `closed`: gets no new shards. `suspended`: nor is what it has relied on. */
+export type Standing = 'vetted' | 'vetting' | 'closed' | 'suspended'
+
 /** What a provider is worth to this gateway; see `custody/score.ts`. Figures from 0 to 1. */
 export interface ScoreView {
   /** For placement: 0 where it gets no new shards. */
   weight: number
-  standing: 'vetted' | 'vetting' | 'closed' | 'suspended'
+  standing: Standing
   custody: number
   availability: number
   latencyMsP50: number | null
@@ -87,6 +90,19 @@ export interface AuditRound {
   unproved: Array<{ cid: string; provider: string; outcome: string }>
 }
 
+export interface CustodyStatus {
+  /** Audit requests that have ended, ever. */
+  audits: number
+  /** Challenges that timed out and wait to be put again. */
+  contained: number
+  /** Judgement is suspended: too many unrelated providers fell silent at once. */
+  ownOutage: boolean
+  /** Providers that have been audited. */
+  standings: Record<Standing, number>
+  /** When the shard that has gone unproved longest was proved; null where one never was, or there is none. */
+  oldestProofAt: string | null
+}
+
 export interface GatewayStatus {
   peerId: string
   version: string
@@ -109,6 +125,7 @@ export interface GatewayStatus {
   shards: number
   /** Segments with shards not placed yet, or known lost. */
   incompleteSegments: number
+  custody: CustodyStatus
   /** Code that a new object of each storage class gets now, `null` where there are too few providers. */
   codes: Record<string, string | null>
   /** Which implementation of each kernel this machine has got: `erasure`, `blake3`. */
@@ -153,7 +170,11 @@ export interface AdminBackend {
   repairs: (limit: number) => Promise<Listing<RepairItem>>
   /** Newest first. */
   audits: (limit: number) => Promise<Listing<AuditView>>
-  /** Puts challenges now. @throws HoldfastError `NO_SUCH_BUCKET`, `NO_SUCH_KEY`, `MISSING` (no such provider), `OVERLOADED` */
+  /**
+   * Puts challenges now, and answers when all have ended.
+   *
+   * @throws HoldfastError `NO_SUCH_BUCKET`, `NO_SUCH_KEY`, `MISSING` (no such provider), `OVERLOADED` (ask later)
+   */
   audit: (target: AuditTarget, signal: AbortSignal) => Promise<AuditRound>
   /** All transcripts kept, as the file that `holdfast audit --verify` takes. */
   exportAudits: () => AsyncIterable<Uint8Array>

@@ -1,7 +1,7 @@
 /**
- * The dashboard: one page, served whole, that asks `/v1/status`, `/v1/providers` and `/v1/objects/...` of the server it
- * came from. Nothing is loaded from anywhere else, and its policy would not allow it; what peers named themselves is
- * only ever shown as text.
+ * The dashboard: one page, served whole, that asks `/v1/status`, `/v1/providers`, `/v1/audits` and `/v1/objects/...` of
+ * the server it came from. Nothing is loaded from anywhere else, and its policy would not allow it; what peers named
+ * themselves is only ever shown as text.
  */
 import { createHash } from 'node:crypto'
 
@@ -50,6 +50,7 @@ tr:last-child td { border-bottom: 0; }
 form { display: flex; flex-wrap: wrap; gap: 8px; align-items: center; }
 input { flex: 1 1 320px; font: inherit; padding: 7px 10px; color: inherit; background: var(--page); border: 1px solid var(--line); border-radius: 8px; }
 button { font: inherit; font-weight: 600; padding: 7px 16px; color: #fff; background: #1f5fbf; border: 0; border-radius: 8px; cursor: pointer; }
+a { color: var(--accent); }
 :focus-visible { outline: 2px solid var(--accent); outline-offset: 2px; }
 .segment { margin-top: 14px; }
 .shards { display: flex; flex-wrap: wrap; gap: 4px; margin: 6px 0 0; padding: 0; list-style: none; }
@@ -62,6 +63,7 @@ const script = String.raw`
 const $ = (id) => document.getElementById(id)
 const pollMs = 2000
 const segmentsShown = 200
+const auditsShown = 12
 
 const make = (name, text, className) => {
   const element = document.createElement(name)
@@ -83,8 +85,15 @@ const ask = async (path) => {
   return body
 }
 const tone = { online: 'good', contained: 'warn', offline: 'bad', unknown: 'idle',
-  healthy: 'good', missing: 'bad', wrong: 'bad', withdrawn: 'warn' }
-const pill = (state) => make('span', state, 'pill ' + (tone[state] || 'idle'))
+  healthy: 'good', missing: 'bad', wrong: 'bad', withdrawn: 'warn',
+  vetted: 'good', vetting: 'idle', closed: 'warn', suspended: 'bad',
+  ok: 'good', timeout: 'warn', refused: 'warn' }
+const pill = (state, text) => make('span', text || state, 'pill ' + (tone[state] || 'idle'))
+const peer = (id) => {
+  const code = make('code', '\u2026' + id.slice(-8))
+  code.title = id
+  return code
+}
 const put = (id, text) => { if ($(id).textContent !== text) $(id).textContent = text }
 
 function showStatus(status) {
@@ -104,6 +113,10 @@ function showStatus(status) {
   put('stored', size(status.objectBytes) + ' in ' + count(status.buckets) + (status.buckets === 1 ? ' bucket' : ' buckets'))
   put('incomplete', count(status.incompleteSegments))
   put('segments', 'of ' + count(status.segments) + ' segments, ' + count(status.shards) + ' shards')
+  const custody = status.custody
+  put('audits', count(custody.audits))
+  put('custody', custody.ownOutage ? 'suspended: an outage on this side'
+    : custody.contained > 0 ? count(custody.contained) + ' challenges to be put again' : 'nothing to be asked again')
   put('codes', Object.entries(status.codes).map(([name, code]) => name + ' ' + (code || 'too few providers')).join(' \u00b7 '))
 }
 
@@ -112,9 +125,14 @@ function providerRow(p) {
   const used = Math.max(0, p.capacityBytes - p.freeBytes)
   const share = p.capacityBytes > 0 ? used / p.capacityBytes : 0
   const id = make('td')
-  const code = make('code', '\u2026' + p.peerId.slice(-8))
-  code.title = p.peerId
-  id.append(code)
+  id.append(peer(p.peerId))
+  const standing = make('td')
+  const weight = make('td', p.score ? p.score.weight.toFixed(2) : '\u2013', 'number')
+  if (p.score) {
+    standing.append(pill(p.score.standing))
+    standing.title = weight.title = p.score.why + '\ncustody ' + p.score.custody.toFixed(3) +
+      ', availability ' + p.score.availability.toFixed(3) + ', ' + count(p.score.proofs) + ' proofs'
+  } else standing.append(make('span', 'not audited', 'soft'))
   const state = make('td')
   state.append(pill(p.state))
   if (p.state === 'online' && !p.accepting) state.append(' ', make('span', 'takes nothing new', 'soft'))
@@ -128,7 +146,7 @@ function providerRow(p) {
     space.append(bar, size(used) + ' of ' + size(p.capacityBytes))
   } else space.append(make('span', 'not known', 'soft'))
   const failures = Object.entries(p.outcomes).filter(([name, n]) => name !== 'ok' && n > 0).map(([name, n]) => count(n) + ' ' + name).join(', ')
-  row.append(make('td', p.domain || '\u2013'), id, state, space,
+  row.append(make('td', p.domain || '\u2013'), id, state, standing, weight, space,
     make('td', count(p.shards), 'number'), make('td', p.latencyMs === null ? '\u2013' : Math.round(p.latencyMs) + ' ms', 'number'),
     make('td', count(p.outcomes.ok || 0), 'number'), make('td', failures || '\u2013'))
   return row
@@ -139,6 +157,24 @@ function showProviders(providers) {
   providers.sort((a, b) => order[a.state] - order[b.state] || a.domain.localeCompare(b.domain, 'en', { numeric: true }) || (a.peerId < b.peerId ? -1 : 1))
   $('providers').replaceChildren(...providers.map(providerRow))
   $('none').hidden = providers.length > 0
+}
+
+function auditRow(a) {
+  const row = make('tr')
+  const asked = make('td')
+  asked.append(make('time', a.askedAt.slice(0, 19).replace('T', ' ') + ' UTC'))
+  const provider = make('td')
+  provider.append(peer(a.provider))
+  const outcomes = make('td')
+  for (const [name, n] of Object.entries(a.outcomes)) if (n > 0) outcomes.append(pill(name, count(n) + ' ' + name), ' ')
+  row.append(asked, provider, make('td', count(a.challenges), 'number'), outcomes,
+    make('td', Math.round(a.tookMs) + ' ms', 'number'), make('td', a.countersigned ? 'by both' : 'by the auditor alone'))
+  return row
+}
+
+function showAudits(audits) {
+  $('recent').replaceChildren(...audits.map(auditRow))
+  $('unaudited').hidden = audits.length > 0
 }
 
 function segmentView(title, segment) {
@@ -178,9 +214,11 @@ async function showObject(event) {
 async function poll() {
   if (!document.hidden) {
     try {
-      const [status, listing] = await Promise.all([ask('/v1/status'), ask('/v1/providers')])
+      const [status, listing, audits] = await Promise.all([
+        ask('/v1/status'), ask('/v1/providers'), ask('/v1/audits?limit=' + auditsShown)])
       showStatus(status)
       showProviders(listing.providers)
+      showAudits(audits.items)
       $('lost').hidden = true
     } catch {
       $('lost').hidden = false
@@ -216,18 +254,32 @@ export const dashboardHtml = `<!doctype html>
     <div class="card"><dt>Free space</dt><dd class="figure" id="free">&ndash;</dd><dd class="soft" id="capacity"></dd></div>
     <div class="card"><dt>Objects</dt><dd class="figure" id="objects">&ndash;</dd><dd class="soft" id="stored"></dd></div>
     <div class="card"><dt>Segments below full margin</dt><dd class="figure" id="incomplete">&ndash;</dd><dd class="soft" id="segments"></dd></div>
+    <div class="card"><dt>Audits</dt><dd class="figure" id="audits">&ndash;</dd><dd class="soft" id="custody"></dd></div>
   </dl>
   <section aria-labelledby="providers-title">
     <h2 id="providers-title">Providers</h2>
     <div class="scroll">
       <table>
-        <thead><tr><th scope="col">Domain</th><th scope="col">Peer</th><th scope="col">State</th><th scope="col">Space used</th>
+        <thead><tr><th scope="col">Domain</th><th scope="col">Peer</th><th scope="col">State</th>
+          <th scope="col">Standing</th><th scope="col" class="number">Weight</th><th scope="col">Space used</th>
           <th scope="col" class="number">Shards</th><th scope="col" class="number">Latency</th><th scope="col" class="number">Answered</th><th scope="col">Failures</th></tr></thead>
         <tbody id="providers"></tbody>
       </table>
     </div>
     <p id="none" class="soft" hidden>None found yet. Start one with <code>holdfast provider --data DIR --bootstrap MULTIADDR</code>.</p>
     <p class="soft">New objects are coded <span id="codes"></span></p>
+  </section>
+  <section aria-labelledby="audits-title">
+    <h2 id="audits-title">Recent audits</h2>
+    <div class="scroll">
+      <table>
+        <thead><tr><th scope="col">Asked</th><th scope="col">Peer</th><th scope="col" class="number">Challenges</th><th scope="col">Outcomes</th>
+          <th scope="col" class="number">Took</th><th scope="col">Signed</th></tr></thead>
+        <tbody id="recent"></tbody>
+      </table>
+    </div>
+    <p id="unaudited" class="soft" hidden>None yet. <code>holdfast audit</code> asks for one.</p>
+    <p class="soft"><a href="/v1/audits/export">All transcripts</a>, for <code>holdfast audit --verify FILE</code>.</p>
   </section>
   <section aria-labelledby="object-title">
     <h2 id="object-title">Where an object is</h2>

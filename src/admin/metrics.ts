@@ -2,6 +2,9 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client'
 import type { AdminBackend } from './backend.ts'
 
+/** Present from the start: the first of a kind would be no increase to whoever watches a counter that just appeared. */
+export const auditOutcomes = ['ok', 'offline', 'timeout', 'missing', 'wrong', 'refused', 'unknown'] as const
+
 /** One S3 request that has ended. */
 export interface S3RequestEvent {
   /** S3's name of the operation: `PutObject`. */
@@ -14,8 +17,17 @@ export interface S3RequestEvent {
   bytesOut: number
 }
 
+/** One audit request that has ended. */
+export interface AuditEvent {
+  /** Challenges by how they ended. */
+  outcomes: Partial<Record<(typeof auditOutcomes)[number], number>>
+  /** For each answer that came, the time from the request to it. */
+  latenciesMs: readonly number[]
+}
+
 export interface Metrics {
   observeRequest: (event: S3RequestEvent) => void
+  observeAudit: (event: AuditEvent) => void
   contentType: string
   /** The exposition text, gauges read anew. */
   render: () => Promise<string>
@@ -46,6 +58,25 @@ export function createMetrics(source: MetricsSource): Metrics {
     labelNames: ['direction'],
     registers
   })
+  const audits = new Counter({
+    name: 'holdfast_audit_requests_total',
+    help: 'Audit requests to providers that have ended',
+    registers
+  })
+  const challenges = new Counter({
+    name: 'holdfast_audit_challenges_total',
+    help: 'Challenges of audits by how they ended',
+    labelNames: ['outcome'],
+    registers
+  })
+  for (const outcome of auditOutcomes) challenges.inc({ outcome }, 0)
+  const answerSeconds = new Histogram({
+    name: 'holdfast_audit_latency_seconds',
+    help: 'Time from an audit request to each answer that came',
+    // A single answer has two seconds, the last of the longest batch 28.
+    buckets: [0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30],
+    registers
+  })
   const gauge = (name: string, help: string, labelNames: string[] = []): Gauge =>
     new Gauge({ name, help, labelNames, registers })
   const ready = gauge('holdfast_ready', '1 when S3 requests can be served')
@@ -58,6 +89,9 @@ export function createMetrics(source: MetricsSource): Metrics {
   const segments = gauge('holdfast_segments', 'Coded segments')
   const shards = gauge('holdfast_shards', 'Shards of those segments')
   const incomplete = gauge('holdfast_segments_incomplete', 'Segments with shards not placed yet or known lost')
+  const standings = gauge('holdfast_provider_standing', 'Providers that have been audited, by standing', ['standing'])
+  const contained = gauge('holdfast_audit_contained', 'Challenges that timed out and wait to be put again')
+  const ownOutage = gauge('holdfast_audit_own_outage', '1 while judgement is suspended for an outage on this side')
 
   const readGauges = async (): Promise<void> => {
     const status = await source.status()
@@ -71,6 +105,9 @@ export function createMetrics(source: MetricsSource): Metrics {
     segments.set(status.segments)
     shards.set(status.shards)
     incomplete.set(status.incompleteSegments)
+    for (const [standing, count] of Object.entries(status.custody.standings)) standings.set({ standing }, count)
+    contained.set(status.custody.contained)
+    ownOutage.set(status.custody.ownOutage ? 1 : 0)
   }
 
   return {
@@ -79,6 +116,11 @@ export function createMetrics(source: MetricsSource): Metrics {
       seconds.observe({ operation }, durationMs / 1000)
       bytes.inc({ direction: 'in' }, bytesIn)
       bytes.inc({ direction: 'out' }, bytesOut)
+    },
+    observeAudit: ({ outcomes, latenciesMs }) => {
+      audits.inc()
+      for (const [outcome, count] of Object.entries(outcomes)) challenges.inc({ outcome }, count)
+      for (const latencyMs of latenciesMs) answerSeconds.observe(latencyMs / 1000)
     },
     contentType: registry.contentType,
     render: async () => {

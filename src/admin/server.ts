@@ -1,16 +1,17 @@
 /**
- * The admin address: health, metrics, what the gateway knows, access keys, and the dashboard. JSON throughout; errors
- * are `{ "code", "message" }`.
+ * The admin address: health, metrics, what the gateway knows, audits, access keys, and the dashboard. JSON throughout;
+ * errors are `{ "code", "message" }`.
  *
  * It is meant for loopback. A browser on the same machine is a way in for any web page, so: a request must name this
- * server by address (a name that an attacker's DNS points here is refused), and whatever makes or shows keys must come
- * from this machine, with a header that no page of another origin may send.
+ * server by address (a name that an attacker's DNS points here is refused), and whatever makes or shows keys, or makes
+ * the gateway go to work, must come from this machine, with a header that no page of another origin may send.
  */
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { type AddressInfo, isIP } from 'node:net'
-import { errorSpecs, HoldfastError, messageOf } from '../base/errors.ts'
+import { pipeline } from 'node:stream/promises'
+import { errorSpecs, HoldfastError, isCode, messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
-import type { AdminBackend } from './backend.ts'
+import type { AdminBackend, AuditTarget } from './backend.ts'
 import { dashboardHtml, dashboardPolicy } from './dashboard.ts'
 import type { Metrics } from './metrics.ts'
 
@@ -29,7 +30,8 @@ export interface AdminServer {
   close: () => Promise<void>
 }
 
-const bodyBytesMax = 4096
+/** A key of 1,024 control characters is 6 KiB of JSON. */
+const bodyBytesMax = 8192
 const pathCharsMax = 8192
 const listingDefault = 100
 const listingMax = 1000
@@ -52,7 +54,8 @@ class HttpError extends Error {
 interface Answer {
   status: number
   type: string
-  body: string
+  /** What is not text already is sent as it comes, no faster than the client reads. */
+  body: string | AsyncIterable<Uint8Array>
   headers?: Record<string, string>
 }
 
@@ -61,6 +64,8 @@ interface AdminRequest {
   parts: string[]
   query: URLSearchParams
   message: IncomingMessage
+  /** Aborts when the client has gone. */
+  signal: AbortSignal
 }
 
 type Handler = (request: AdminRequest) => Promise<Answer>
@@ -98,8 +103,30 @@ function routesOf(backend: AdminBackend, metrics: Metrics): Route[] {
     },
     { pattern: /^\/v1\/status$/, methods: { GET: async () => json(await backend.status()) } },
     { pattern: /^\/v1\/providers$/, methods: { GET: async () => json({ providers: await backend.providers() }) } },
+    {
+      pattern: /^\/v1\/providers\/([^/]+)\/score$/,
+      methods: { GET: async ({ parts: [peerId] }) => json(await backend.score(peerId!)) }
+    },
     { pattern: /^\/v1\/repairs$/, methods: { GET: async ({ query }) => json(await backend.repairs(limitOf(query))) } },
     { pattern: /^\/v1\/audits$/, methods: { GET: async ({ query }) => json(await backend.audits(limitOf(query))) } },
+    {
+      pattern: /^\/v1\/audits\/export$/,
+      methods: {
+        GET: async () => ({
+          status: 200,
+          type: 'application/x-ndjson',
+          body: backend.exportAudits(),
+          headers: { 'content-disposition': 'attachment; filename="audits.ndjson"' }
+        })
+      }
+    },
+    {
+      pattern: /^\/v1\/audit$/,
+      isGuarded: true,
+      methods: {
+        POST: async ({ message, signal }) => json(await backend.audit(auditTargetOf(await readJson(message)), signal))
+      }
+    },
     {
       pattern: /^\/v1\/objects\/([^/]+)\/(.+)$/s,
       methods: { GET: async ({ parts: [bucket, key] }) => json(await backend.objectHealth(bucket!, key!)) }
@@ -146,12 +173,30 @@ function limitOf(query: URLSearchParams): number {
   return limit
 }
 
-function accountOf(body: unknown): string | undefined {
+/** @throws HoldfastError `BAD_INPUT`, which says `what` the body may be, for anything but these names */
+function fieldsOf<Name extends string>(
+  body: unknown,
+  names: readonly Name[],
+  what: string
+): Partial<Record<Name, unknown>> {
   const isRecord = typeof body === 'object' && body !== null && !Array.isArray(body)
-  if (!isRecord || Object.keys(body).some((name) => name !== 'account')) {
-    throw new HoldfastError('BAD_INPUT', 'the body is {} or { "account": NAME }')
-  }
-  const { account } = body as { account?: unknown }
+  if (!isRecord || Object.keys(body).some((name) => !names.some((known) => known === name)))
+    throw new HoldfastError('BAD_INPUT', `the body is ${what}`)
+  return body as Partial<Record<Name, unknown>>
+}
+
+function auditTargetOf(body: unknown): AuditTarget {
+  const what = '{}, { "provider": PEERID } or { "object": "BUCKET/KEY" }'
+  const { provider, object } = fieldsOf(body, ['provider', 'object'], what)
+  if (provider === undefined && object === undefined) return {}
+  if (object === undefined && typeof provider === 'string' && /^[A-Za-z0-9]{1,128}$/.test(provider)) return { provider }
+  const match = provider === undefined && typeof object === 'string' ? /^([^/]+)\/(.+)$/s.exec(object) : null
+  if (match === null) throw new HoldfastError('BAD_INPUT', `the body is ${what}`)
+  return { bucket: match[1]!, key: match[2]! }
+}
+
+function accountOf(body: unknown): string | undefined {
+  const { account } = fieldsOf(body, ['account'], '{} or { "account": NAME }')
   if (account === undefined) return undefined
   if (typeof account !== 'string' || !/^[\w .@-]{1,64}$/.test(account)) {
     throw new HoldfastError('BAD_INPUT', 'an account is named by 1 to 64 letters, digits, spaces and any of . @ _ -')
@@ -197,7 +242,7 @@ function checkHost(message: IncomingMessage, boundHost: string): void {
 function checkGuard({ headers, socket }: IncomingMessage): void {
   const isProxied = headers.forwarded !== undefined || headers['x-forwarded-for'] !== undefined
   if (!isLoopback(socket.remoteAddress) || isProxied)
-    throw new HttpError(403, 'FORBIDDEN', 'keys are managed from the machine the gateway runs on')
+    throw new HttpError(403, 'FORBIDDEN', 'this is for the machine that the gateway runs on')
   if (headers['x-holdfast-admin'] !== '1')
     throw new HttpError(403, 'FORBIDDEN', 'send the header "x-holdfast-admin: 1"')
   const isForeign = headers.origin !== undefined && headers.origin !== `http://${headers.host}`
@@ -215,7 +260,12 @@ function decode(part: string): string {
   }
 }
 
-async function answer(routes: readonly Route[], message: IncomingMessage, boundHost: string): Promise<Answer> {
+async function answer(
+  routes: readonly Route[],
+  message: IncomingMessage,
+  boundHost: string,
+  signal: AbortSignal
+): Promise<Answer> {
   checkHost(message, boundHost)
   const target = message.url ?? '/'
   if (target.length > pathCharsMax)
@@ -231,7 +281,7 @@ async function answer(routes: readonly Route[], message: IncomingMessage, boundH
       throw new HttpError(405, 'METHOD_NOT_ALLOWED', `${path} takes ${allow.join(', ')}`, { allow: allow.join(', ') })
     }
     if (isGuarded === true) checkGuard(message)
-    return await handler({ parts: match.slice(1).map(decode), query: new URLSearchParams(query), message })
+    return await handler({ parts: match.slice(1).map(decode), query: new URLSearchParams(query), message, signal })
   }
   throw new HttpError(404, 'NOT_FOUND', 'there is nothing at this path')
 }
@@ -250,22 +300,59 @@ function answerOfError(error: unknown, log: Log): Answer {
   const { code, message } = error
   if (code.startsWith('NO_SUCH_') || code === 'MISSING') return json({ code, message }, 404)
   if (errorSpecs[code].blame === 'caller') return json({ code, message }, 400)
-  if (errorSpecs[code].blame === 'self') log.error('admin request failed', { code, error: message })
+  if (errorSpecs[code].blame === 'self' && !isCode(error, 'OVERLOADED'))
+    log.error('admin request failed', { code, error: message })
   return json({ code, message }, errorSpecs[code].retry === 'never' ? 500 : 503)
 }
 
-function send(message: IncomingMessage, response: ServerResponse, { status, type, body, headers }: Answer): void {
+/** @throws what the body throws, after the connection was cut: to the client the answer is not whole */
+async function send(
+  message: IncomingMessage,
+  response: ServerResponse,
+  { status, type, body, headers }: Answer
+): Promise<void> {
   if (response.destroyed) return
+  const isText = typeof body === 'string'
   response.writeHead(status, {
     'cache-control': 'no-store',
     'x-content-type-options': 'nosniff',
     'referrer-policy': 'no-referrer',
     'cross-origin-resource-policy': 'same-origin',
     'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
-    ...(status === 204 ? {} : { 'content-type': type, 'content-length': Buffer.byteLength(body) }),
+    ...(status === 204 ? {} : { 'content-type': type }),
+    ...(status === 204 || !isText ? {} : { 'content-length': Buffer.byteLength(body) }),
     ...headers
   })
-  response.end(message.method === 'HEAD' ? undefined : body)
+  if (message.method === 'HEAD') response.end()
+  else if (isText) response.end(body)
+  else await pipeline(body, response)
+}
+
+/** Answers one request, however that goes. Resolves when the answer is on its way, a stream when it has ended. */
+async function serve(
+  routes: readonly Route[],
+  message: IncomingMessage,
+  response: ServerResponse,
+  { host, log }: Pick<AdminServerInit, 'host' | 'log'>
+): Promise<void> {
+  const gone = new AbortController()
+  response.once('close', () => {
+    if (!response.writableFinished) gone.abort(new HoldfastError('ABORTED', 'the client went away'))
+  })
+  let made: Answer
+  try {
+    made = await answer(routes, message, host, gone.signal)
+  } catch (error) {
+    if (gone.signal.aborted) return // what it did not finish for a client that has gone is no failure
+    made = answerOfError(error, log)
+  }
+  try {
+    await send(message, response, made)
+  } catch (error) {
+    const hasGone = (error as NodeJS.ErrnoException).code === 'ERR_STREAM_PREMATURE_CLOSE'
+    if (!hasGone) log.error('admin answer failed', { error: messageOf(error) })
+    response.destroy()
+  }
 }
 
 /** @throws HoldfastError `BAD_CONFIG` when the address cannot be listened on */
@@ -273,15 +360,7 @@ export async function startAdminServer({ host, port, backend, metrics, log }: Ad
   const routes = routesOf(backend, metrics)
   const server = createServer(
     { headersTimeout: 10_000, requestTimeout: 30_000, maxHeaderSize: 16 * 1024 },
-    (message, response) => {
-      void answer(routes, message, host)
-        .catch((error: unknown) => answerOfError(error, log))
-        .then((made) => send(message, response, made))
-        .catch((error: unknown) => {
-          log.error('admin answer failed', { error: messageOf(error) })
-          response.destroy()
-        })
-    }
+    (message, response) => void serve(routes, message, response, { host, log })
   )
   server.maxConnections = connectionsMax
   await listen(server, host, port)
@@ -292,7 +371,7 @@ export async function startAdminServer({ host, port, backend, metrics, log }: Ad
     close: () =>
       new Promise((resolve) => {
         server.close(() => resolve())
-        server.closeAllConnections() // answers are short; a dashboard's idle connection must not hold up the end
+        server.closeAllConnections() // neither a dashboard's idle connection nor a long export may hold up the end
       })
   }
 }

@@ -8,31 +8,55 @@ const answerBytesMax = 64 * 1024 * 1024
 export interface AdminClient {
   /** @throws HoldfastError with the code the gateway answered; `OFFLINE` when nothing answers there */
   request: <T>(method: 'GET' | 'POST' | 'DELETE', path: string, body?: object) => Promise<T>
+  /**
+   * What is at the path, as it comes, however long.
+   *
+   * @throws HoldfastError likewise; `OFFLINE` also when the gateway breaks off
+   */
+  download: (path: string) => AsyncIterable<Uint8Array>
 }
 
 export function createAdminClient(origin: string, signal: AbortSignal): AdminClient {
+  const send = (method: string, path: string, body?: object): Promise<Response> =>
+    fetch(`${origin}${path}`, {
+      method,
+      headers: { 'x-holdfast-admin': '1', ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+      body: body === undefined ? null : JSON.stringify(body),
+      redirect: 'error',
+      signal
+    })
+  const failure = (cause: unknown, hasBegun = false): unknown => {
+    if (signal.aborted) return signal.reason
+    if (cause instanceof HoldfastError || cause instanceof DeniedError) return cause
+    const words = hasBegun
+      ? `the gateway at ${origin} broke off (${reasonOf(cause)}); its log says more`
+      : `no gateway answers at ${origin} (${reasonOf(cause)}); is it running?`
+    return new HoldfastError('OFFLINE', words, { cause })
+  }
   return {
     request: async <T>(method: string, path: string, body?: object): Promise<T> => {
       let response: Response
       let text: string
       try {
-        response = await fetch(`${origin}${path}`, {
-          method,
-          headers: { 'x-holdfast-admin': '1', ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
-          body: body === undefined ? null : JSON.stringify(body),
-          redirect: 'error',
-          signal
-        })
+        response = await send(method, path, body)
         text = await readText(response)
       } catch (cause) {
-        signal.throwIfAborted()
-        if (cause instanceof HoldfastError) throw cause
-        throw new HoldfastError('OFFLINE', `no gateway answers at ${origin} (${reasonOf(cause)}); is it running?`, {
-          cause
-        })
+        throw failure(cause)
       }
       if (!response.ok) throw failureOf(response.status, text, origin)
       return (text === '' ? undefined : parse(text, origin)) as T
+    },
+
+    download: async function* (path) {
+      let hasBegun = false
+      try {
+        const response = await send('GET', path)
+        if (!response.ok) throw failureOf(response.status, await readText(response), origin)
+        hasBegun = true
+        yield* response.body ?? []
+      } catch (cause) {
+        throw failure(cause, hasBegun)
+      }
     }
   }
 }

@@ -8,6 +8,7 @@ export const exitCodes = {
   notFound: 3,
   network: 4,
   denied: 5,
+  fault: 6,
   interrupted: 130
 } as const
 
@@ -20,6 +21,7 @@ const meanings: Record<ExitName, string> = {
   notFound: 'no such bucket, object, key or file',
   network: 'the gateway does not answer, or too few providers do: try again later',
   denied: 'the access key is unknown, or may not do this',
+  fault: 'an audit found a fault',
   interrupted: 'interrupted'
 }
 

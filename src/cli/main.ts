@@ -3,6 +3,7 @@ import { Command, CommanderError } from 'commander'
 import { HoldfastError, messageOf } from '../base/errors.ts'
 import { version } from '../base/version.ts'
 import type { RunEnvironment } from './command.ts'
+import { register as audit } from './commands/audit.ts'
 import { register as gateway } from './commands/gateway.ts'
 import { register as get } from './commands/get.ts'
 import { register as health } from './commands/health.ts'
@@ -35,10 +36,13 @@ export function buildProgram(run: RunEnvironment): Command {
     .configureHelp({ showGlobalOptions: false })
     .showHelpAfterError('(run it with --help to see what it takes)')
     .addHelpText('after', environmentHelp)
-    .addHelpText('after', describeExitCodes(['ok', 'failure', 'usage', 'notFound', 'network', 'denied', 'interrupted']))
+    .addHelpText(
+      'after',
+      describeExitCodes(['ok', 'failure', 'usage', 'notFound', 'network', 'denied', 'fault', 'interrupted'])
+    )
     .exitOverride()
   // Commands copy the settings above when they are made, so they come last; in the order the help shows them.
-  for (const register of [up, provider, gateway, providers, status, health, key, put, get, ls, rm])
+  for (const register of [up, provider, gateway, providers, status, health, audit, key, put, get, ls, rm])
     register(program, run)
   return program
 }

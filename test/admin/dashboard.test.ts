@@ -53,6 +53,7 @@ const status = {
   incompleteSegments: 2,
   segments: 9,
   shards: 27,
+  custody: { audits: 1200, contained: 3, ownOutage: false, standings: {}, oldestProofAt: null },
   codes: { STANDARD: '1+2', REDUCED_REDUNDANCY: null },
   kernels: { erasure: 'WASM, SIMD', blake3: 'native' }
 }
@@ -66,7 +67,17 @@ const provider = {
   accepting: true,
   shards: 5,
   latencyMs: 12.4,
-  outcomes: { ok: 5, timeout: 2 }
+  outcomes: { ok: 5, timeout: 2 },
+  score: { weight: 0.876, standing: 'closed', custody: 0.94, availability: 1, proofs: 1234, why: 'it lost three' }
+}
+
+const audit = {
+  askedAt: '2026-01-31T12:34:56.789Z',
+  tookMs: 12.4,
+  provider: '12D3KooWAbcdefgh',
+  challenges: 3,
+  outcomes: { ok: 2, missing: 1, wrong: 0 },
+  countersigned: false
 }
 
 const health = {
@@ -116,7 +127,10 @@ describe('the dashboard', () => {
   it('shows the state of the network, and what others named themselves as text', async () => {
     const page = openPage({
       '/v1/status': status,
-      '/v1/providers': { providers: [provider, { ...provider, state: 'offline', latencyMs: null, capacityBytes: 0 }] }
+      '/v1/providers': {
+        providers: [provider, { ...provider, state: 'offline', latencyMs: null, capacityBytes: 0, score: null }]
+      },
+      '/v1/audits?limit=12': { items: [audit], isTruncated: true }
     })
     await page.settle()
     expect(page.text('state')).toBe('not ready')
@@ -130,6 +144,31 @@ describe('the dashboard', () => {
     expect(rows[1]!.textContent).toContain('<img src=x onerror=alert(1)>')
     expect(rows[1]!.textContent).toContain('2 timeout')
     expect(page.elements.get('lost')!.hidden).toBe(true)
+    expect(rows[0]!.textContent).toContain('not audited')
+    const standing = rows[1]!.children[3] as Element
+    expect([standing.textContent, standing.title.split('\n')]).toEqual([
+      'closed',
+      ['it lost three', 'custody 0.940, availability 1.000, 1,234 proofs']
+    ])
+    expect((rows[1]!.children[4] as Element).textContent).toBe('0.88')
+    expect([page.text('audits'), page.text('custody')]).toEqual(['1,200', '3 challenges to be put again'])
+    const recent = (page.elements.get('recent')!.children as Element[]).map((row) => row.textContent)
+    expect(recent).toEqual(['2026-01-31 12:34:56 UTC\u2026Abcdefgh32 ok 1 missing 12 msby the auditor alone'])
+    expect(page.elements.get('unaudited')!.hidden).toBe(true)
+  })
+
+  it('has as many cells in a row as headings', async () => {
+    const page = openPage({
+      '/v1/status': status,
+      '/v1/providers': { providers: [provider] },
+      '/v1/audits?limit=12': { items: [audit], isTruncated: false }
+    })
+    await page.settle()
+    const tables = dashboardHtml.split('<thead>').slice(1)
+    for (const [i, id] of ['providers', 'recent'].entries()) {
+      const headings = tables[i]!.split('</thead>')[0]!.match(/<th /g)!.length
+      expect([id, (page.elements.get(id)!.children[0] as Element).children.length]).toEqual([id, headings])
+    }
   })
 
   it('says that the gateway is gone, and goes on asking', async () => {
@@ -139,13 +178,15 @@ describe('the dashboard', () => {
     expect(page.elements.get('lost')!.hidden).toBe(false)
     Object.assign(answers, {
       '/v1/status': { ...status, ready: true, reasons: [] },
-      '/v1/providers': { providers: [] }
+      '/v1/providers': { providers: [] },
+      '/v1/audits?limit=12': { items: [], isTruncated: false }
     })
     page.polls.shift()!()
     await page.settle()
     expect(page.elements.get('lost')!.hidden).toBe(true)
     expect(page.text('state')).toBe('ready')
     expect(page.elements.get('none')!.hidden).toBe(false)
+    expect(page.elements.get('unaudited')!.hidden).toBe(false)
   })
 
   it('looks objects up, whatever their keys', async () => {

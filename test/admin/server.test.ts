@@ -1,10 +1,11 @@
-import { request as httpRequest } from 'node:http'
-import { afterEach, beforeEach, describe, expect, it } from 'vitest'
-import type { AdminBackend, GatewayStatus, KeyView, ProviderView } from '../../src/admin/backend.ts'
-import { createMetrics, type Metrics } from '../../src/admin/metrics.ts'
+import { request as httpRequest, type IncomingMessage } from 'node:http'
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { auditOutcomes, createMetrics, type Metrics } from '../../src/admin/metrics.ts'
 import { type AdminServer, startAdminServer } from '../../src/admin/server.ts'
 import { HoldfastError } from '../../src/base/errors.ts'
-import { silentLog } from '../../src/base/log.ts'
+import { type Log, silentLog } from '../../src/base/log.ts'
+import { custodyOutcomes } from '../../src/custody/outcome.ts'
+import { auditView, FakeBackend, provider, scoreEvent, status } from '../support/fake-backend.ts'
 
 interface Answer {
   status: number
@@ -25,6 +26,7 @@ function call(origin: string, path: string, { method = 'GET', headers = {}, body
   return new Promise((resolve, reject) => {
     const request = httpRequest({ hostname, port, path, method, headers, agent: false }, (response) => {
       const chunks: Buffer[] = []
+      response.on('error', reject)
       response.on('data', (chunk: Buffer) => chunks.push(chunk))
       response.on('end', () => {
         const text = Buffer.concat(chunks).toString('utf8')
@@ -36,87 +38,19 @@ function call(origin: string, path: string, { method = 'GET', headers = {}, body
   })
 }
 
-const status: GatewayStatus = {
-  peerId: '12D3KooWGateway',
-  version: '0.1.0',
-  endpoint: 'http://127.0.0.1:9000',
-  addresses: [],
-  startedAt: '2026-01-01T00:00:00.000Z',
-  ready: true,
-  reasons: [],
-  providers: { online: 3, offline: 1, contained: 0, unknown: 0 },
-  capacityBytes: 3000,
-  freeBytes: 2000,
-  buckets: 1,
-  objects: 2,
-  objectBytes: 300,
-  segments: 4,
-  shards: 12,
-  incompleteSegments: 1,
-  codes: { STANDARD: '1+2', REDUCED_REDUNDANCY: '1+2' },
-  kernels: { erasure: 'WASM, SIMD', blake3: 'native' }
-}
-
-const provider: ProviderView = {
-  peerId: '12D3KooWProvider',
-  state: 'online',
-  domain: '<script>alert(1)</script>',
-  version: '0.1.0',
-  capacityBytes: 1000,
-  freeBytes: 400,
-  price: 0,
-  accepting: true,
-  shards: 5,
-  shardBytes: 500,
-  latencyMs: 3.5,
-  lastSeenAt: '2026-01-01T00:00:00.000Z',
-  outcomes: { ok: 5 },
-  dataUrls: ['https://127.0.0.1:4002'],
-  addresses: []
-}
-
-class FakeBackend implements AdminBackend {
-  reasons: string[] = []
-  keys: KeyView[] = []
-  asked: string[] = []
-
-  readiness = async () => this.reasons
-  status = async () => status
-  providers = async () => [provider]
-  objectHealth = async (bucket: string, key: string) => {
-    this.asked.push(`${bucket} ${key}`)
-    if (bucket === 'absent') throw new HoldfastError('NO_SUCH_BUCKET', 'there is no bucket absent')
-    if (key === 'broken') throw new TypeError('secret internals at /var/lib')
-    return { cid: 'bafy', size: 1, segments: [], blocks: [] }
-  }
-  repairs = async (limit: number) => ({
-    items: [{ segment: 1, code: '1+2', healthy: 2, margin: 1, wanted: 1 }].slice(0, limit),
-    isTruncated: false
-  })
-  audits = async () => ({ items: [], isTruncated: false })
-  listKeys = async () => this.keys
-  createKey = async (account = 'default') => {
-    const key = { accessKeyId: `HF${this.keys.length}`, account, createdAt: '2026-01-01T00:00:00.000Z' }
-    this.keys.push(key)
-    return { ...key, secretAccessKey: 'secret' }
-  }
-  revokeKey = async (accessKeyId: string) => {
-    const before = this.keys.length
-    this.keys = this.keys.filter((key) => key.accessKeyId !== accessKeyId)
-    if (this.keys.length === before) throw new HoldfastError('NO_SUCH_KEY', `there is no access key ${accessKeyId}`)
-  }
-}
-
 describe('the admin server', () => {
   let backend: FakeBackend
   let metrics: Metrics
   let server: AdminServer
+  let errors: string[]
   const ask = (path: string, options?: Call): Promise<Answer> => call(server.origin, path, options)
 
   beforeEach(async () => {
     backend = new FakeBackend()
     metrics = createMetrics(backend)
-    server = await startAdminServer({ host: '127.0.0.1', port: 0, backend, metrics, log: silentLog })
+    errors = []
+    const log: Log = { ...silentLog, error: (message) => void errors.push(message) }
+    server = await startAdminServer({ host: '127.0.0.1', port: 0, backend, metrics, log })
   })
   afterEach(() => server.close())
 
@@ -133,14 +67,23 @@ describe('the admin server', () => {
     expect((await ask('/v1/status')).json()).toEqual(status)
     expect((await ask('/v1/providers')).json()).toEqual({ providers: [provider] })
     expect((await ask('/v1/repairs?limit=1')).json()).toMatchObject({ items: [{ segment: 1 }], isTruncated: false })
-    expect((await ask('/v1/audits')).json()).toEqual({ items: [], isTruncated: false })
+    expect((await ask('/v1/audits')).json()).toEqual({ items: [auditView, auditView], isTruncated: false })
+    expect((await ask('/v1/audits?limit=1')).json()).toEqual({ items: [auditView], isTruncated: true })
     expect((await ask('/v1/status')).headers['content-type']).toBe('application/json')
   })
 
   it.each(['0', '1001', '-1', 'x', '1.5', ''])('refuses the limit "%s"', async (limit) => {
-    const answer = await ask(`/v1/repairs?limit=${limit}`)
-    expect(answer.status).toBe(400)
-    expect(answer.json().code).toBe('BAD_INPUT')
+    for (const path of ['/v1/repairs', '/v1/audits']) {
+      const answer = await ask(`${path}?limit=${limit}`)
+      expect([answer.status, answer.json().code]).toEqual([400, 'BAD_INPUT'])
+    }
+  })
+
+  it('shows the score of a provider with what moved it', async () => {
+    const answer = await ask(`/v1/providers/${provider.peerId}/score`)
+    expect([answer.status, answer.json()]).toEqual([200, { score: provider.score, events: [scoreEvent] }])
+    const unknown = await ask('/v1/providers/12D3KooWNobody/score')
+    expect([unknown.status, unknown.json().code]).toEqual([404, 'MISSING'])
   })
 
   it.each([
@@ -200,17 +143,19 @@ describe('the admin server', () => {
       ['across sites', { ...admin, 'sec-fetch-site': 'cross-site' }],
       ['through a proxy', { ...admin, 'x-forwarded-for': '192.0.2.1' }]
     ] as Array<[string, Record<string, string>]>)(
-      'neither shows nor makes nor revokes keys %s',
+      'neither shows nor makes nor revokes keys nor audits %s',
       async (_name, headers) => {
         backend.keys = [{ accessKeyId: 'HF0', account: 'default', createdAt: '2026-01-01T00:00:00.000Z' }]
         const json = { 'content-type': 'application/json' }
         const answers = [
           await ask('/v1/keys', { headers }),
           await ask('/v1/keys', { method: 'POST', headers: { ...headers, ...json }, body: '{}' }),
-          await ask('/v1/keys/HF0', { method: 'DELETE', headers })
+          await ask('/v1/keys/HF0', { method: 'DELETE', headers }),
+          await ask('/v1/audit', { method: 'POST', headers: { ...headers, ...json }, body: '{}' })
         ]
-        expect(answers.map((answer) => [answer.status, answer.json().code])).toEqual(Array(3).fill([403, 'FORBIDDEN']))
+        expect(answers.map((answer) => [answer.status, answer.json().code])).toEqual(Array(4).fill([403, 'FORBIDDEN']))
         expect(backend.keys).toHaveLength(1)
+        expect(backend.targets).toEqual([])
       }
     )
 
@@ -259,10 +204,158 @@ describe('the admin server', () => {
     })
 
     it('reads no endless body, and none that is not JSON', async () => {
-      expect((await create(`{"account":"${'a'.repeat(5000)}"}`)).status).toBe(413)
+      expect((await create(`{"account":"${'a'.repeat(9000)}"}`)).status).toBe(413)
       const form = { ...headers, 'content-type': 'application/x-www-form-urlencoded' }
       expect((await ask('/v1/keys', { method: 'POST', headers: form, body: '{}' })).status).toBe(415)
     })
+  })
+
+  describe('audits', () => {
+    const headers = { 'x-holdfast-admin': '1', 'content-type': 'application/json' }
+    const audit = (body: string): Promise<Answer> => ask('/v1/audit', { method: 'POST', headers, body })
+
+    it.each([
+      ['{}', {}],
+      ['{"provider":"12D3KooWProvider"}', { provider: '12D3KooWProvider' }],
+      ['{"object":"photos/a/../b//c d"}', { bucket: 'photos', key: 'a/../b//c d' }],
+      [JSON.stringify({ object: `b/${'\u0001'.repeat(1024)}` }), { bucket: 'b', key: '\u0001'.repeat(1024) }]
+    ])('take %s', async (body, target) => {
+      const answer = await audit(body)
+      expect([answer.status, answer.json()]).toEqual([200, backend.round])
+      expect(backend.targets).toEqual([target])
+    })
+
+    it.each([
+      '',
+      '[]',
+      'null',
+      '{"all":true}',
+      '{"provider":""}',
+      '{"provider":null}',
+      '{"provider":"a/b"}',
+      '{"object":"bucket"}',
+      '{"object":"bucket/"}',
+      '{"object":"/key"}',
+      '{"object":7}',
+      '{"provider":"12D3KooWProvider","object":"b/k"}',
+      '{"__proto__":{"provider":"12D3KooWProvider"}}'
+    ])('refuse the body %s', async (body) => {
+      const answer = await audit(body)
+      expect([answer.status, answer.json().code]).toEqual([400, 'BAD_INPUT'])
+      expect(backend.targets).toEqual([])
+    })
+
+    it.each([
+      ['MISSING', 404],
+      ['NO_SUCH_BUCKET', 404],
+      ['NO_SUCH_KEY', 404],
+      ['OVERLOADED', 503],
+      ['BAD_INPUT', 400]
+    ] as const)('answer %s with status %i, and the log is for other things', async (code, expected) => {
+      backend.doAudit = async () => {
+        throw new HoldfastError(code, 'in words')
+      }
+      const answer = await audit('{}')
+      expect([answer.status, answer.json()]).toEqual([expected, { code, message: 'in words' }])
+      expect(errors).toEqual([])
+    })
+
+    it('are given up when the client goes away, which is no failure', async () => {
+      const aborted = new Promise<unknown>((resolve) => {
+        backend.doAudit = (_target, signal) => {
+          client.destroy()
+          return new Promise((_resolve, reject) => {
+            signal.addEventListener('abort', () => {
+              reject(signal.reason)
+              resolve(signal.reason)
+            })
+          })
+        }
+      })
+      const { hostname, port } = new URL(server.origin)
+      const client = httpRequest({ hostname, port, path: '/v1/audit', method: 'POST', headers, agent: false })
+      client.on('error', () => {}) // it was cut off by ourselves
+      client.end('{}')
+      expect(await aborted).toMatchObject({ code: 'ABORTED' })
+      expect((await ask('/healthz')).status).toBe(200)
+      expect(errors).toEqual([])
+    })
+  })
+
+  describe('the export of audits', () => {
+    const line = Buffer.from(`${'x'.repeat(99_999)}\n`)
+
+    it('is sent as it is made', async () => {
+      backend.doExport = async function* () {
+        for (let i = 0; i < 5; i++) yield line
+      }
+      const answer = await ask('/v1/audits/export')
+      expect([answer.status, answer.headers['content-type']]).toEqual([200, 'application/x-ndjson'])
+      expect(answer.text).toBe(line.toString().repeat(5))
+      const head = await ask('/v1/audits/export', { method: 'HEAD' })
+      expect([head.status, head.text]).toEqual([200, ''])
+    })
+
+    it('is made no faster than it is read, and ends when the reader does', async () => {
+      let made = 0
+      const ended = new Promise<void>((resolve) => {
+        backend.doExport = async function* () {
+          try {
+            for (; made < 10_000; made++) yield line
+          } finally {
+            resolve()
+          }
+        }
+      })
+      const { hostname, port } = new URL(server.origin)
+      const client = httpRequest({ hostname, port, path: '/v1/audits/export', agent: false })
+      const response = await new Promise<IncomingMessage>((resolve) => client.on('response', resolve).end())
+      response.on('error', () => {}) // it was cut off by ourselves
+      await new Promise((resolve) => response.once('readable', resolve)) // and reads no further
+      let before = -1
+      const isStill = (): boolean => {
+        const last = before
+        before = made
+        return last === made
+      }
+      await vi.waitUntil(isStill, { interval: 50, timeout: 20_000 })
+      expect(made).toBeLessThan(1000) // what two sockets hold: not the gigabyte
+      response.destroy()
+      await ended
+      expect((await ask('/healthz')).status).toBe(200)
+      expect(errors).toEqual([])
+    })
+
+    it('does not look whole where it broke off', async () => {
+      backend.doExport = async function* () {
+        yield line
+        throw new HoldfastError('DAMAGED', 'the index cannot be read')
+      }
+      await expect(ask('/v1/audits/export')).rejects.toThrow('aborted')
+      expect(errors).toEqual(['admin answer failed'])
+    })
+  })
+
+  it('counts audits, and shows how custody stands', async () => {
+    metrics.observeAudit({ outcomes: { ok: 5, missing: 1 }, latenciesMs: [3, 30, 30, 30, 3000, 40_000] })
+    metrics.observeAudit({ outcomes: { timeout: 2 }, latenciesMs: [] })
+    const lines = (await ask('/metrics')).text.split('\n')
+    for (const line of [
+      'holdfast_audit_requests_total 2',
+      'holdfast_audit_challenges_total{outcome="ok"} 5',
+      'holdfast_audit_challenges_total{outcome="missing"} 1',
+      'holdfast_audit_challenges_total{outcome="timeout"} 2',
+      'holdfast_audit_challenges_total{outcome="wrong"} 0', // there before the first
+      'holdfast_audit_latency_seconds_bucket{le="0.05"} 4',
+      'holdfast_audit_latency_seconds_bucket{le="30"} 5',
+      'holdfast_audit_latency_seconds_count 6',
+      'holdfast_provider_standing{standing="vetted"} 2',
+      'holdfast_provider_standing{standing="closed"} 0',
+      'holdfast_audit_contained 2',
+      'holdfast_audit_own_outage 0'
+    ])
+      expect(lines).toContain(line)
+    expect(auditOutcomes).toEqual(custodyOutcomes)
   })
 
   it('counts requests and shows the network in the metrics', async () => {

@@ -20,6 +20,7 @@ const commands = [
   'providers',
   'status',
   'health',
+  'audit',
   'key create',
   'key list',
   'key revoke',
@@ -77,6 +78,15 @@ describe.concurrent('what is wrong with the command line', () => {
     [['provider', '--data', 'x', '--domain', 'two words'], 'domain'],
     [['gateway', '--data', 'x', '--admin', 'localhost'], 'HOST:PORT'],
     [['status', '--admin', 'ftp://x'], 'http://HOST:PORT'],
+    [['audit', 's3://bucket'], 'names no object'],
+    [['audit', 'not/a/peer'], 'neither a provider'],
+    [['audit', '--list', '--limit', '1001'], 'from 1 to 1000'],
+    [['audit', '--limit', '5'], '--limit is for --list'],
+    [['audit', '--list', '12D3KooW'], 'takes no target'],
+    [['audit', '--verify', 'x', 's3://b/k'], 'takes no target'],
+    [['audit', '--list', '--export', 'x'], "cannot be used with option '--export"],
+    [['audit', '--verify', 'x', '--export', 'y'], "cannot be used with option '--"],
+    [['audit', '--export', '-', '--json'], 'want standard output'],
     [['ls', '--endpoint', 'http://127.0.0.1:1/path'], 'endpoint']
   ])('holdfast %j is refused with advice', async (args, advice) => {
     const credentials = { AWS_ACCESS_KEY_ID: 'a', AWS_SECRET_ACCESS_KEY: 'b' }
@@ -108,7 +118,10 @@ describe('without a network', () => {
       ['ls'],
       ['put', launcher, 's3://b/k'],
       ['key', 'list'],
-      ['health', 's3://b/k']
+      ['health', 's3://b/k'],
+      ['audit'],
+      ['audit', '--list'],
+      ['audit', '--export', 'x']
     ]) {
       const { status, stdout, stderr } = await runCli(args, { cwd: directory })
       expect([args, status, stdout.toString()]).toEqual([args, 4, ''])
@@ -123,7 +136,7 @@ describe('without a network', () => {
       HOLDFAST_ENDPOINT: 'http://127.0.0.1:1',
       HOLDFAST_ADMIN: 'http://127.0.0.1:1'
     }
-    for (const args of [['status'], ['ls']]) {
+    for (const args of [['status'], ['ls'], ['audit', 's3://b/k'], ['audit', '--export', '-']]) {
       const { status, stderr } = await runCli(args, { cwd: directory, env })
       expect([args, status]).toEqual([args, 4])
       expect(stderr).toContain('no gateway answers at http://127.0.0.1:1')

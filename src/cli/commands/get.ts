@@ -1,5 +1,4 @@
-import { once } from 'node:events'
-import { open, rename, rm, stat } from 'node:fs/promises'
+import { stat } from 'node:fs/promises'
 import path from 'node:path'
 import { HoldfastError, messageOf } from '../../base/errors.ts'
 import { systemClock } from '../../base/system.ts'
@@ -8,6 +7,7 @@ import { type ConnectionOptions, s3Connection, withS3Options } from '../connecti
 import { createProgress, type Progress } from '../progress.ts'
 import { type OpenS3, withS3 } from '../s3.ts'
 import { formatBytes, parseObjectUrl, type S3Url } from '../units.ts'
+import { type Sink, stdoutSink, writeWholeFile } from '../whole-file.ts'
 
 /** A connection that breaks in the middle is taken up where it broke, this often without getting any further. */
 const attemptsMax = 5
@@ -17,9 +17,6 @@ interface Fetched {
   sizeBytes: number
   etag: string | null
 }
-
-/** Takes the bytes in order; resolves when it wants more. */
-type Sink = (chunk: Uint8Array) => Promise<void>
 
 /**
  * The object's bytes, in order, each once. Later attempts ask for the rest of the same version only.
@@ -106,26 +103,6 @@ async function keep(sink: Sink, chunk: Uint8Array): Promise<void> {
   }
 }
 
-/** The file appears complete or not at all: a temporary one beside it takes its place at the end. */
-async function downloadToFile(file: string, fetch: (sink: Sink) => Promise<Fetched>): Promise<Fetched> {
-  const temporary = path.join(path.dirname(file), `.${path.basename(file).slice(0, 200)}.${process.pid}.holdfast`)
-  const handle = await open(temporary, 'wx')
-  try {
-    let fetched: Fetched
-    try {
-      fetched = await fetch((chunk) => handle.appendFile(chunk))
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
-    await rename(temporary, file)
-    return fetched
-  } catch (error) {
-    await rm(temporary, { force: true })
-    throw error
-  }
-}
-
 async function destination(argument: string | undefined, key: string): Promise<string> {
   const name = path.posix.basename(key)
   if (argument === '-') return '-'
@@ -154,12 +131,10 @@ async function get(context: CommandContext, options: ConnectionOptions, [address
         signal
       )
     if (file === '-') {
-      await fetch(async (chunk) => {
-        if (!output.stdout.write(chunk)) await once(output.stdout, 'drain', { signal })
-      })
+      await fetch(stdoutSink(output, signal))
       return
     }
-    const { sizeBytes, etag } = await downloadToFile(file, fetch)
+    const { sizeBytes, etag } = await writeWholeFile(file, fetch)
     const result = {
       bucket: url.bucket,
       key: url.key,

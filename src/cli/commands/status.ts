@@ -1,11 +1,27 @@
 import type { GatewayStatus } from '../../admin/backend.ts'
+import { systemClock } from '../../base/system.ts'
 import { createAdminClient } from '../admin-client.ts'
 import { action, type CommandContext, type Register } from '../command.ts'
 import { adminOrigin, type ConnectionOptions, withAdminOptions } from '../connection.ts'
 import { Exit, exitCodes } from '../exit-codes.ts'
-import { formatBytes } from '../units.ts'
+import { formatBytes, formatDuration } from '../units.ts'
 
-function render(status: GatewayStatus, dashboard: string): string {
+const countsOf = (counts: Record<string, number>): string =>
+  Object.entries(counts)
+    .filter(([, count]) => count > 0)
+    .map(([name, count]) => `${count} ${name}`)
+    .join(', ')
+
+function custodyOf({ audits, contained, ownOutage, oldestProofAt }: GatewayStatus['custody'], now: number): string {
+  return [
+    `${audits} audits`,
+    ...(oldestProofAt === null ? [] : [`oldest proof ${formatDuration(now - Date.parse(oldestProofAt))} ago`]),
+    ...(contained === 0 ? [] : [`${contained} challenges to be put again`]),
+    ...(ownOutage ? ['judgement suspended for an outage on this side'] : [])
+  ].join('; ')
+}
+
+function render(status: GatewayStatus, dashboard: string, now: number): string {
   const { providers } = status
   const others = (['offline', 'contained', 'unknown'] as const)
     .filter((state) => providers[state] > 0)
@@ -23,6 +39,8 @@ function render(status: GatewayStatus, dashboard: string): string {
       `${status.objects} in ${status.buckets} ${status.buckets === 1 ? 'bucket' : 'buckets'}, ${formatBytes(status.objectBytes)}`
     ],
     ['Segments', `${status.segments}, ${status.incompleteSegments} below full margin; ${status.shards} shards`],
+    ['Custody', custodyOf(status.custody, now)],
+    ['Standing', countsOf(status.custody.standings) || 'no provider audited yet'],
     ['New objects', codes.join(', ')],
     [
       'Kernels',
@@ -37,7 +55,7 @@ function render(status: GatewayStatus, dashboard: string): string {
 async function status(context: CommandContext, options: ConnectionOptions): Promise<void> {
   const origin = await adminOrigin(options, context)
   const answer = await createAdminClient(origin, context.signal).request<GatewayStatus>('GET', '/v1/status')
-  context.output.result(answer, () => render(answer, `${origin}/`))
+  context.output.result(answer, () => render(answer, `${origin}/`, systemClock.now()))
   if (!answer.ready) throw new Exit(exitCodes.network)
 }
 
@@ -45,7 +63,9 @@ export const register: Register = (program, run) => {
   const command = program
     .command('status')
     .summary('how the network stands')
-    .description('Shows whether the gateway can serve, how many providers answer, and what is stored.')
+    .description(
+      'Shows whether the gateway can serve, how many providers answer, what is stored, and how it is proved.'
+    )
   const special = { network: 'the gateway does not answer, or cannot serve requests now' }
   action(
     withAdminOptions(command),
