@@ -191,7 +191,7 @@ export interface CustodyRow {
   cid: CID
   /** Length of the block. */
   bytes: number
-  /** Milliseconds since the Unix epoch; null where it never proved it. */
+  /** Milliseconds since the Unix epoch, the latest where it is to have the block for several segments; null: never. */
   lastProof: number | null
 }
 
@@ -206,7 +206,7 @@ export interface NewTranscript {
 }
 
 export interface TranscriptRow extends NewTranscript {
-  /** In the order in which they were added, from 1. */
+  /** In the order in which they were added, from 1; never given twice. */
   id: number
 }
 
@@ -217,21 +217,30 @@ export interface AuditSave {
   /** States of providers, by peer id; null: forgotten. */
   providers?: ReadonlyArray<{ provider: string; state: Uint8Array | null }>
   transcripts?: readonly NewTranscript[]
-  /** Transcripts asked for before `since` are dropped, and the oldest beyond `rowsMax`. */
+  /**
+   * Transcripts asked for before `since` are dropped, and of the others those added first, beyond `rowsMax`. A backlog
+   * goes a thousand at a time.
+   */
   keep?: { since: number; rowsMax: number }
 }
 
 export interface CustodyIndex {
   /**
-   * Blocks under BLAKE3 that `provider` is to have (not `missing`, `wrong`, `withdrawn`), each once, in the order of their CIDs'
-   * bytes, strictly after `after`.
+   * Raw blocks under BLAKE3 that `provider` is to have (not `missing`, `wrong`, `withdrawn`), each once, in the order of
+   * their CIDs' bytes, strictly after `after`.
    */
   listCustody: (provider: string, options: { after?: CID; limit: number }) => Promise<CustodyRow[]>
   /** Those of them that were last proved before `before`, longest unproved first. */
   listUnproved: (provider: string, options: { before: number; limit: number }) => Promise<CustodyRow[]>
-  /** Notes that the provider has the blocks; a time of proof never goes back. */
+  /**
+   * Notes that the provider has the blocks, of any kind; a time of proof never goes back. What was not known to be there
+   * is then `healthy`. What is `missing`, `wrong` or `withdrawn` is left as it is: that was found by a read, a renewal
+   * or an audit, and a proof of one chunk, asked for before or about the half that is left, does not take it back. It
+   * ends with `placeShards`, or with a read of the whole (`markShard`).
+   */
   recordProofs: (provider: string, cids: readonly CID[], at: number) => Promise<void>
   saveAudit: (save: AuditSave) => Promise<void>
+  /** Providers by peer id. */
   loadAudit: () => Promise<{
     auditor: Uint8Array | undefined
     providers: Array<{ provider: string; state: Uint8Array }>

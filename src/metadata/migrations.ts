@@ -277,8 +277,51 @@ UPDATE segments SET lost = lost + withdrawn FROM
   WHERE id = w.segment_id;
 `
 
+/**
+ * Step 3. What audits need. x'01551e20' begins every raw CID under BLAKE3 (version, codec, hash, its 32 bytes), and no
+ * other: only those can be proved.
+ */
+const third = `
+-- Blocks of a provider by CID: of the digest four bytes, which a million blocks share in a hundred pairs. A whole CID
+-- would take twice the space, and the write of a page a shard is what this index costs as it is.
+CREATE INDEX shards_by_custody ON shards (provider_id, substr(cid, 5, 4))
+  WHERE provider_id IS NOT NULL AND state IN (0, 1, 2, 6) AND substr(cid, 1, 4) = x'01551e20';
+CREATE INDEX shards_by_proof ON shards (provider_id, coalesce(last_proof, -1))
+  WHERE provider_id IS NOT NULL AND state IN (0, 1, 2, 6) AND substr(cid, 1, 4) = x'01551e20';
+
+CREATE TABLE auditor (
+  id INTEGER PRIMARY KEY CHECK (id = 0),
+  state BLOB NOT NULL
+) STRICT;
+
+CREATE TABLE audited_providers (
+  provider_id INTEGER PRIMARY KEY REFERENCES providers (id),
+  state BLOB NOT NULL
+) STRICT;
+
+-- AUTOINCREMENT: exports and pages go by id, so none may ever mean another row.
+CREATE TABLE transcripts (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  provider_id INTEGER NOT NULL REFERENCES providers (id),
+  asked_at INTEGER NOT NULL,
+  bytes BLOB NOT NULL,
+  signature BLOB NOT NULL,
+  outcomes TEXT NOT NULL
+) STRICT;
+CREATE INDEX transcripts_by_provider ON transcripts (provider_id);
+CREATE INDEX transcripts_by_age ON transcripts (asked_at);
+
+ALTER TABLE totals ADD COLUMN transcripts INTEGER NOT NULL DEFAULT 0;
+CREATE TRIGGER transcripts_added AFTER INSERT ON transcripts BEGIN
+  UPDATE totals SET transcripts = transcripts + 1;
+END;
+CREATE TRIGGER transcripts_removed AFTER DELETE ON transcripts BEGIN
+  UPDATE totals SET transcripts = transcripts - 1;
+END;
+`
+
 /** SQL of each step, in order; the first leads from an empty file to version 1. */
-export const migrations: readonly string[] = [first, second]
+export const migrations: readonly string[] = [first, second, third]
 
 function pragma(database: DatabaseSync, name: 'user_version' | 'application_id'): number {
   return Number(database.prepare(`PRAGMA ${name}`).get()?.[name])

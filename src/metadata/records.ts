@@ -15,7 +15,7 @@ export interface ShardRecord {
   state: ShardState
   /** End of the lease by the gateway's clock, as agreed when it was last renewed. 0 while not placed. */
   leaseUntil: number
-  /** When the provider last proved that it has the shard: an acknowledged write or a verified read. */
+  /** When the provider last proved that it has the shard: an acknowledged write, a verified read, or an audit. */
   lastProof?: number
 }
 

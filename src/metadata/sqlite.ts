@@ -7,6 +7,7 @@ import type { MetadataIndex } from './index-store.ts'
 import { sqliteAccounts, sqliteKnownProviders } from './sqlite/accounts.ts'
 import { sqliteBuckets } from './sqlite/buckets.ts'
 import { Contents, Providers, Segments } from './sqlite/contents.ts'
+import { sqliteCustody } from './sqlite/custody.ts'
 import { Database } from './sqlite/database.ts'
 import { ObjectNames, sqliteObjects } from './sqlite/objects.ts'
 import { sqliteShards } from './sqlite/shards.ts'
@@ -44,6 +45,7 @@ export async function openSqliteIndex(
       ...sqliteObjects(database, contents, names),
       ...sqliteUploads(database, segments, contents, names),
       ...shards,
+      ...sqliteCustody(database, providers),
       ...sqliteAccounts(database),
       ...sqliteKnownProviders(database),
       ping: async () => void (await shards.totals()),

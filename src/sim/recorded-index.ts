@@ -4,6 +4,7 @@
  * moment it happens, so that both know exactly what was true when.
  */
 import { HoldfastError } from '../base/errors.ts'
+import type { CID } from '../content/cid.ts'
 import type { Committed, MetadataIndex, WriteCondition } from '../metadata/index-store.ts'
 import type { ObjectRecord, SegmentRecord } from '../metadata/records.ts'
 import type { GroundTruth } from './ground-truth.ts'
@@ -113,6 +114,17 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
     return committed
   }
 
+  /** Segments of which the provider was not known to have one of these blocks: a proof of it may change that. */
+  const doubted = (provider: string, cids: readonly CID[]): number[] =>
+    cids.flatMap((cid) =>
+      truth
+        .segmentsOf(cid)
+        .filter(({ shards }) =>
+          shards.some((shard) => shard.provider === provider && shard.cid.equals(cid) && shard.state !== 'healthy')
+        )
+        .map(({ id }) => id)
+    )
+
   return {
     createBucket: plain('create bucket', index.createBucket),
     getBucket: read(index.getBucket),
@@ -216,6 +228,14 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
     released: plain('released', index.released),
     queueReleases: plain('queue releases', index.queueReleases),
     totals: read(index.totals),
+
+    listCustody: read(index.listCustody),
+    listUnproved: read(index.listUnproved),
+    recordProofs: plain('record proofs', index.recordProofs, (provider, cids) => doubted(provider, cids)),
+    saveAudit: plain('save audit', index.saveAudit),
+    loadAudit: read(index.loadAudit),
+    listTranscripts: read(index.listTranscripts),
+    scanTranscripts: read(index.scanTranscripts),
 
     createAccessKey: plain('create access key', index.createAccessKey),
     getAccessKey: read(index.getAccessKey),

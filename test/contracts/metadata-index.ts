@@ -1,7 +1,9 @@
 /** What every `MetadataIndex` must do: `src/metadata/index-store.ts`, sentence by sentence. */
+import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import type { MetadataIndex } from '../../src/metadata/index-store.ts'
-import type { ObjectRecord, SegmentRecord, ShardState, StoredSegment } from '../../src/metadata/records.ts'
+import { CID, cidOfNode, codecs, shardCid } from '../../src/content/cid.ts'
+import type { CustodyRow, MetadataIndex, NewTranscript } from '../../src/metadata/index-store.ts'
+import type { ObjectRecord, SegmentRecord, ShardRecord, ShardState, StoredSegment } from '../../src/metadata/records.ts'
 import {
   aBlock,
   aBucket,
@@ -917,6 +919,370 @@ export function metadataIndexContract(name: string, open: () => Promise<Metadata
         await index.renewed('nobody', [common], 3000)
         expect(await rows(1000)).toEqual([due[0]!, more[1]!, more[2]!].map(row))
         expect(await rows(3000)).toHaveLength(5)
+      })
+    })
+
+    describe('custody', () => {
+      const inOrder = <T extends { cid: CID }>(rows: readonly T[]): T[] =>
+        [...rows].sort((a, b) => Buffer.compare(a.cid.bytes, b.cid.bytes))
+      /** All pages, checked to be as long as they may. */
+      const custody = async (provider: string, limit = 100): Promise<CustodyRow[]> => {
+        const rows: CustodyRow[] = []
+        for (;;) {
+          const page = await index.listCustody(provider, { after: rows.at(-1)?.cid, limit })
+          expect(page.length).toBeLessThanOrEqual(limit)
+          rows.push(...page)
+          if (page.length < limit) return rows
+        }
+      }
+      const unproved = (before: number, limit = 100) => index.listUnproved('p0', { before, limit })
+      const putShards = (shards: ShardRecord[], key = 'key') =>
+        put({ key }, [aSegment({ k: 1, m: shards.length - 1, shards })])
+      const node = (text: string): CID => CID.decode(cidOfNode(codecs.dagCbor, Buffer.from(text)).bytes)
+
+      test('is of blocks as long as they are stored', async () => {
+        // Shards of ceil(17 / 6) = 3 bytes: the last data shard has 2.
+        const short = aSegment({ length: 17, k: 6, m: 1, providers: Array(7).fill('p0') })
+        // Of ceil(6 / 5) = 2 bytes: three data shards have all, two are empty.
+        const hollow = aSegment({ length: 6, k: 5, m: 2, providers: Array(7).fill('p0') })
+        const copies = aBlock({ length: 30, providers: ['p0', 'p1'] })
+        await put({}, [short, hollow], [copies])
+        const lengths = [
+          [short, [3, 3, 3, 3, 3, 2, 3]],
+          [hollow, [2, 2, 2, 0, 0, 2, 2]],
+          [copies, [30]]
+        ] as const
+        const expected = lengths.flatMap(([{ shards }, sizes]) =>
+          sizes.map((bytes, at) => ({ cid: shards[at]!.cid, bytes, lastProof: 100 }))
+        )
+        expect(await custody('p0')).toEqual(inOrder(expected))
+        expect(await custody('p1')).toEqual([{ cid: copies.shards[0]!.cid, bytes: 30, lastProof: 100 }])
+        expect(await custody('nobody')).toEqual([])
+      })
+
+      test('is of what is held, where it is held, under BLAKE3', async () => {
+        const states = ['healthy', 'offline', 'contained', 'unknown', 'missing', 'wrong', 'withdrawn'] as const
+        const shards = states.map((state) => aShard({ state }))
+        const others = [anUnplacedShard(), aShard({ provider: 'p1' }), aShard({ cid: node('manifest') })]
+        await putShards([...shards, ...others])
+        const held = inOrder(shards.slice(0, 4)).map(({ cid }) => cid)
+        expect((await custody('p0')).map(({ cid }) => cid)).toEqual(held)
+        expect(strings((await unproved(1000)).map(({ cid }) => cid)).sort()).toEqual(strings(held).sort())
+        await index.deleteObject('b', 'key')
+        expect(await custody('p0')).toEqual([])
+        expect(await unproved(1000)).toEqual([])
+      })
+
+      test('follows a block that is placed anew', async () => {
+        const cid = testCid('moved')
+        const { segmentIds } = await index.commitObject(anObject({ size: 100 }), {
+          segments: [aSegment({ shards: [aShard({ cid, state: 'missing' }), aShard(), aShard()] })],
+          blocks: []
+        })
+        const moved = { segmentId: segmentIds[0]!, index: 0, cid, provider: 'p9', leaseUntil: 5, at: 400 }
+        await index.placeShards([moved])
+        expect(await custody('p9')).toEqual([{ cid, bytes: 50, lastProof: 400 }])
+        expect(await index.listUnproved('p9', { before: 401, limit: 9 })).toHaveLength(1)
+        expect(await index.listUnproved('p9', { before: 400, limit: 9 })).toEqual([])
+      })
+
+      test('goes on after any CID, page by page', async () => {
+        const shards = Array.from({ length: 7 }, () => aShard())
+        await putShards(shards)
+        const all = await custody('p0')
+        expect(all.map(({ cid }) => cid)).toEqual(inOrder(shards).map(({ cid }) => cid))
+        for (const limit of [1, 2, 3, 7, 8]) expect(await custody('p0', limit)).toEqual(all)
+        expect(await index.listCustody('p0', { limit: 0 })).toEqual([])
+        const listAfter = (cid: CID) => index.listCustody('p0', { after: cid, limit: 100 })
+        expect(await listAfter(shardCid(new Uint8Array(32)))).toEqual(all)
+        expect(await listAfter(shardCid(new Uint8Array(32).fill(255)))).toEqual([])
+        // Raw under sha2-256 comes before raw under BLAKE3, a node after it.
+        expect(await listAfter(cidOfNode(codecs.raw, new Uint8Array()))).toEqual(all)
+        expect(await listAfter(node('later'))).toEqual([])
+      })
+
+      test('lists each block once, proved when it was proved last', async () => {
+        const [common, single] = [testCid('common'), testCid('single')]
+        const at = (cid: CID, lastProof?: number, state: ShardState = 'healthy') =>
+          aShard({ cid, state, ...(lastProof === undefined ? { lastProof: undefined } : { lastProof }) })
+        await putShards([at(common, 50), at(single, 200), at(common)], '1')
+        await putShards([at(common, 300), at(common, 300)], '2')
+        await putShards([at(common, 900, 'missing'), at(common, 10)], '3')
+        const rows = {
+          common: { cid: common, bytes: 100, lastProof: 300 },
+          single: { cid: single, bytes: 100, lastProof: 200 }
+        }
+        expect(await custody('p0')).toEqual(inOrder(Object.values(rows)))
+        expect(await custody('p0', 1)).toEqual(inOrder(Object.values(rows)))
+        expect(await unproved(301)).toEqual([rows.single, rows.common])
+        expect(await unproved(301, 1)).toEqual([rows.single])
+        expect(await unproved(300)).toEqual([rows.single])
+        expect(await unproved(200)).toEqual([])
+      })
+
+      test('that is longest unproved comes first, what never was before all', async () => {
+        const proofs = [500, undefined, 200, 0, 800]
+        const shards = proofs.map((lastProof) => aShard({ lastProof }))
+        await putShards(shards)
+        const listed = async (before: number, limit?: number) =>
+          (await unproved(before, limit)).map(({ lastProof }) => lastProof)
+        expect(await listed(1000)).toEqual([null, 0, 200, 500, 800])
+        expect(await listed(500)).toEqual([null, 0, 200])
+        expect(await listed(1000, 2)).toEqual([null, 0])
+        expect(await listed(1000, 0)).toEqual([])
+        expect(await index.listUnproved('nobody', { before: 1000, limit: 9 })).toEqual([])
+        await index.recordProofs('p0', [shards[1]!.cid, shards[2]!.cid], 600)
+        expect(await listed(1000)).toEqual([0, 500, 600, 600, 800])
+      })
+
+      test('agrees with a list of all shards', async () => {
+        // Of the same few CIDs, some of which begin alike, so that pages end between blocks that an index may mix up.
+        const cids = Array.from({ length: 8 }, (_, at) => {
+          const digest = new Uint8Array(32).fill(at >> 2)
+          digest[31] = at % 4
+          return CID.decode(Uint8Array.from(shardCid(digest).bytes))
+        })
+        const shard = fc.record({
+          cid: fc.constantFrom(...cids, node('other')),
+          provider: fc.constantFrom('p0', 'p1'),
+          state: fc.constantFrom<ShardState>('healthy', 'contained', 'unknown', 'missing'),
+          leaseUntil: fc.constant(1),
+          lastProof: fc.option(fc.nat(9), { nil: undefined })
+        })
+        const proofs = fc.array(
+          fc.tuple(fc.constantFrom('p0', 'p1'), fc.uniqueArray(fc.constantFrom(...cids), { maxLength: 3 }), fc.nat(12)),
+          { maxLength: 3 }
+        )
+        const shards = fc.array(shard, { minLength: 1, maxLength: 24 })
+        await fc.assert(
+          fc.asyncProperty(
+            shards,
+            proofs,
+            fc.integer({ min: 1, max: 4 }),
+            fc.nat(12),
+            async (all, noted, limit, before) => {
+              const model = all.map((one) => ({ ...one }))
+              await putShards(all)
+              for (const [provider, proved, at] of noted) {
+                await index.recordProofs(provider, proved, at)
+                for (const one of model) {
+                  if (
+                    one.provider !== provider ||
+                    one.state === 'missing' ||
+                    !proved.some((cid) => cid.equals(one.cid))
+                  )
+                    continue
+                  one.lastProof = Math.max(one.lastProof ?? 0, at)
+                  one.state = 'healthy'
+                }
+              }
+              const { contentId } = (await index.getObject('b', 'key'))!
+              const [stored] = await index.getSegments(contentId, 0, 1)
+              expect(stored!.segment.shards.map(({ state }) => state)).toEqual(model.map(({ state }) => state))
+              for (const provider of ['p0', 'p1']) {
+                const latest = new Map<string, CustodyRow>()
+                for (const { cid, lastProof = -1, ...one } of model) {
+                  if (one.provider !== provider || one.state === 'missing' || cid.code !== codecs.raw) continue
+                  const known = latest.get(`${cid}`)?.lastProof ?? -1
+                  const proof = Math.max(lastProof, known)
+                  latest.set(`${cid}`, { cid, bytes: 100, lastProof: proof < 0 ? null : proof })
+                }
+                const expected = inOrder([...latest.values()])
+                expect(await custody(provider, limit)).toEqual(expected)
+                const old = expected.filter(({ lastProof }) => (lastProof ?? -1) < before)
+                const listed = await index.listUnproved(provider, { before, limit: 100 })
+                expect(inOrder(listed)).toEqual(old)
+                const times = listed.map(({ lastProof }) => lastProof ?? -1)
+                expect(times).toEqual([...times].sort((a, b) => a - b))
+                expect(await index.listUnproved(provider, { before, limit })).toEqual(listed.slice(0, limit))
+              }
+            }
+          ),
+          { numRuns: 60 }
+        )
+      })
+    })
+
+    describe('proofs', () => {
+      const shardsOf = async (key: string): Promise<ShardRecord[]> => {
+        const { contentId } = (await index.getObject('b', key))!
+        const [only] = await index.getSegments(contentId, 0, 1)
+        return only!.segment.shards
+      }
+
+      test('are noted wherever the provider is to have the block, and never go back', async () => {
+        const common = testCid('common')
+        await put({ key: '1' }, [aSegment({ shards: [aShard({ cid: common }), aShard(), aShard()] })])
+        await put({ key: '2' }, [
+          aSegment({
+            shards: [aShard(), aShard({ cid: common, lastProof: undefined }), aShard({ cid: common, provider: 'p1' })]
+          })
+        ])
+        const proved = async () => [
+          (await shardsOf('1')).map(({ lastProof }) => lastProof),
+          (await shardsOf('2')).map(({ lastProof }) => lastProof)
+        ]
+        await index.recordProofs('p0', [common, testCid('unheard of')], 700)
+        await index.recordProofs('nobody', [common], 800)
+        await index.recordProofs('p0', [common], 600)
+        await index.recordProofs('p0', [], 900)
+        expect(await proved()).toEqual([
+          [700, 100, 100],
+          [100, 700, 100]
+        ])
+        await expect(index.recordProofs('p0', [common], Number.NaN)).rejects.toMatchObject({ code: 'BAD_INPUT' })
+      })
+
+      test('of nodes, which only reads can give, are noted as well', async () => {
+        const cid = CID.decode(cidOfNode(codecs.dagCbor, Buffer.from('manifest')).bytes)
+        await put({}, [aSegment({ shards: [aShard({ cid }), aShard(), aShard()] })])
+        await index.recordProofs('p0', [cid], 700)
+        expect((await shardsOf('key'))[0]).toMatchObject({ cid, lastProof: 700 })
+      })
+
+      test('end doubts, and take back no loss', async () => {
+        const states = ['healthy', 'offline', 'contained', 'unknown', 'missing', 'wrong', 'withdrawn'] as const
+        const shards = states.map((state) => aShard({ state }))
+        const segment = aSegment({ k: 2, m: 5, shards })
+        const { segmentIds } = await index.commitObject(anObject({ size: 100 }), { segments: [segment], blocks: [] })
+        const cids = shards.map(({ cid }) => cid)
+        await index.recordProofs('p0', cids, 700)
+        const after = (await shardsOf('key')).map(({ state, lastProof }) => `${state} ${lastProof}`)
+        const lost = ['missing 100', 'wrong 100', 'withdrawn 100']
+        expect(after).toEqual([...Array(4).fill('healthy 700'), ...lost])
+        expect(await index.listHolders()).toEqual([{ provider: 'p0', shards: 4, bytes: 200 }])
+        const placed = { segmentId: segmentIds[0]!, provider: 'p0', leaseUntil: 5, at: 800 }
+        await index.placeShards([4, 5, 6].map((at) => ({ ...placed, index: at, cid: cids[at]! })))
+        await index.recordProofs('p0', cids, 900)
+        expect((await shardsOf('key')).map(({ state, lastProof }) => `${state} ${lastProof}`)).toEqual(
+          Array(7).fill('healthy 900')
+        )
+        expect(await index.totals()).toMatchObject({ incompleteSegments: 0 })
+      })
+    })
+
+    describe('audits', () => {
+      const state = (...bytes: number[]) => Uint8Array.of(...bytes)
+      let asked = 0
+      const aTranscript = (over: Partial<NewTranscript> = {}): NewTranscript => ({
+        provider: 'p0',
+        askedAt: ++asked,
+        bytes: state(1, asked),
+        signature: state(2, asked),
+        outcomes: { ok: 3, missing: 1 },
+        ...over
+      })
+      const all = async () => index.scanTranscripts({ after: 0, limit: 5000 })
+      const ids = (rows: ReadonlyArray<{ id: number }>) => rows.map(({ id }) => id)
+      /** Adds as many, and returns their ids. */
+      const add = async (count: number, over: Partial<NewTranscript> = {}): Promise<number[]> => {
+        await index.saveAudit({ transcripts: Array.from({ length: count }, () => aTranscript(over)) })
+        return ids(await all()).slice(-count)
+      }
+
+      test('keep the state of the auditor and of each provider', async () => {
+        expect(await index.loadAudit()).toEqual({ auditor: undefined, providers: [] })
+        const providers = [
+          { provider: 'p9', state: state() },
+          { provider: 'p0', state: state(1, 0, 255) }
+        ]
+        await index.saveAudit({ auditor: state(7), providers })
+        await index.saveAudit({})
+        expect(await index.loadAudit()).toEqual({ auditor: state(7), providers: [...providers].reverse() })
+        await index.saveAudit({
+          auditor: state(),
+          providers: [
+            { provider: 'p0', state: state(2) },
+            { provider: 'p9', state: null },
+            { provider: 'nobody', state: null }
+          ]
+        })
+        expect(await index.loadAudit()).toEqual({ auditor: state(), providers: [{ provider: 'p0', state: state(2) }] })
+        expect(await index.listHolders()).toEqual([])
+      })
+
+      test('are saved wholly or not at all', async () => {
+        const bad = [
+          aTranscript({ outcomes: { ok: -1 } }),
+          aTranscript({ outcomes: { ok: 0.5 } }),
+          aTranscript({ provider: '' })
+        ]
+        for (const one of bad) {
+          const save = { auditor: state(1), providers: [{ provider: 'p0', state: state(1) }] }
+          await expect(index.saveAudit({ ...save, transcripts: [aTranscript(), one] })).rejects.toMatchObject({
+            code: 'BAD_INPUT'
+          })
+        }
+        expect(await index.loadAudit()).toEqual({ auditor: undefined, providers: [] })
+        expect(await all()).toEqual([])
+      })
+
+      test('leave transcripts, which come back as they were, in order', async () => {
+        const transcripts = [
+          aTranscript(),
+          aTranscript({ provider: 'p1', bytes: state(), signature: state(), outcomes: {} }),
+          aTranscript({ askedAt: 0, bytes: new Uint8Array(100_000).fill(7) })
+        ]
+        await index.saveAudit({ transcripts: transcripts.slice(0, 1) })
+        await index.saveAudit({ transcripts: transcripts.slice(1) })
+        expect(await all()).toEqual(transcripts.map((one, at) => ({ id: at + 1, ...one })))
+        expect(ids(await index.scanTranscripts({ after: 0, limit: 2 }))).toEqual([1, 2])
+        expect(ids(await index.scanTranscripts({ after: 2, limit: 2 }))).toEqual([3])
+        expect(await index.scanTranscripts({ after: 3, limit: 2 })).toEqual([])
+        expect(await index.scanTranscripts({ after: 0, limit: 0 })).toEqual([])
+      })
+
+      test('list transcripts newest first, of all or of one provider', async () => {
+        for (const provider of ['p0', 'p1', 'p0', 'p0', 'p1']) await add(1, { provider })
+        const page = async (options: { before?: number; provider?: string; limit: number }) => {
+          const { items, isTruncated } = await index.listTranscripts(options)
+          return [ids(items), isTruncated]
+        }
+        expect((await index.listTranscripts({ limit: 1 })).items).toEqual((await all()).slice(-1))
+        expect(await page({ limit: 5 })).toEqual([[5, 4, 3, 2, 1], false])
+        expect(await page({ limit: 2 })).toEqual([[5, 4], true])
+        expect(await page({ limit: 2, before: 4 })).toEqual([[3, 2], true])
+        expect(await page({ limit: 2, before: 3 })).toEqual([[2, 1], false])
+        expect(await page({ limit: 2, before: 1 })).toEqual([[], false])
+        expect(await page({ limit: 3, provider: 'p0' })).toEqual([[4, 3, 1], false])
+        expect(await page({ limit: 2, provider: 'p0' })).toEqual([[4, 3], true])
+        expect(await page({ limit: 2, provider: 'p1', before: 5 })).toEqual([[2], false])
+        expect(await page({ limit: 2, provider: 'nobody' })).toEqual([[], false])
+        expect(await page({ limit: 0 })).toEqual([[], false])
+      })
+
+      test('keep transcripts for a time', async () => {
+        for (const askedAt of [100, 300, 200, 400]) await add(1, { askedAt })
+        await index.saveAudit({ keep: { since: 300, rowsMax: 100 } })
+        expect(ids(await all())).toEqual([2, 4])
+        // Those added by the same save are under the same rule.
+        const transcripts = [aTranscript({ askedAt: 250 }), aTranscript({ askedAt: 500 })]
+        await index.saveAudit({ transcripts, keep: { since: 300, rowsMax: 100 } })
+        expect(ids(await all())).toEqual([2, 4, 6])
+      })
+
+      test('keep no more transcripts than they may, and never an id twice', async () => {
+        expect(await add(5)).toEqual([1, 2, 3, 4, 5])
+        await index.saveAudit({ keep: { since: 0, rowsMax: 5 } })
+        expect(ids(await all())).toEqual([1, 2, 3, 4, 5])
+        await index.saveAudit({ transcripts: [aTranscript()], keep: { since: 0, rowsMax: 3 } })
+        expect(ids(await all())).toEqual([4, 5, 6])
+        await index.saveAudit({ keep: { since: 0, rowsMax: 0 } })
+        expect(await all()).toEqual([])
+        expect(await add(2)).toEqual([7, 8])
+        await index.saveAudit({ keep: { since: 1e9, rowsMax: 10 } })
+        expect(await add(1)).toEqual([9])
+      })
+
+      test('drop a backlog of transcripts bit by bit, the oldest first', async () => {
+        await add(2500)
+        const keep = { since: 1e9, rowsMax: 10 }
+        await index.saveAudit({ keep })
+        expect(ids(await all())[0]).toBe(1001)
+        await index.saveAudit({ keep: { since: 0, rowsMax: 10 } })
+        expect(ids(await all())[0]).toBe(2001)
+        await index.saveAudit({ keep })
+        expect(await all()).toEqual([])
       })
     })
 

@@ -7,7 +7,8 @@ import { join } from 'node:path'
 import { DatabaseSync } from 'node:sqlite'
 import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import type { MetadataIndex } from '../../src/metadata/index-store.ts'
+import { cidOfNode, codecs } from '../../src/content/cid.ts'
+import type { AuditSave, MetadataIndex } from '../../src/metadata/index-store.ts'
 import { applicationId, migrate, migrations } from '../../src/metadata/migrations.ts'
 import { Database } from '../../src/metadata/sqlite/database.ts'
 import { openSqliteIndex } from '../../src/metadata/sqlite.ts'
@@ -31,6 +32,13 @@ beforeEach(async () => {
 })
 afterEach(() => rm(directory, { recursive: true }))
 
+const anAudit = (): AuditSave => ({
+  auditor: Uint8Array.of(1),
+  providers: [{ provider: 'p0', state: Uint8Array.of(2) }],
+  transcripts: [
+    { provider: 'p0', askedAt: 5, bytes: Uint8Array.of(3), signature: Uint8Array.of(4), outcomes: { ok: 2 } }
+  ]
+})
 const content = () => ({ segments: [aSegment()], blocks: [aBlock()] })
 
 async function withIndex<T>(work: (index: MetadataIndex) => Promise<T>, options = {}): Promise<T> {
@@ -98,6 +106,7 @@ describe('what was acknowledged', () => {
       await index.createAccessKey(anAccessKey())
       await index.saveProviders([aKnownProvider()])
       await index.queueReleases([{ provider: 'p7', cid: testCid('stray') }])
+      await index.saveAudit(anAudit())
       return { committed, ...(await dump(index, committed.contentId)) }
     })
     await withIndex(async (index) => {
@@ -118,7 +127,11 @@ describe('what was acknowledged', () => {
       providers: await index.listProviders(),
       holders: await index.listHolders(),
       releases: (await index.listReleases('p7', 10)).map(String),
-      totals: await index.totals()
+      totals: await index.totals(),
+      custody: await index.listCustody('p0', { limit: 10 }),
+      unproved: await index.listUnproved('p0', { before: 1e9, limit: 10 }),
+      audit: await index.loadAudit(),
+      transcripts: await index.listTranscripts({ limit: 10 })
     }
   }
 
@@ -127,9 +140,13 @@ describe('what was acknowledged', () => {
       await index.createBucket(aBucket())
       const committed = await index.commitObject(anObject({ size: 100 }), content())
       await index.deleteObject('b', 'key')
+      await index.saveAudit(anAudit())
+      await index.saveAudit({ keep: { since: 0, rowsMax: 0 } })
       return committed
     })
     await withIndex(async (index) => {
+      await index.saveAudit(anAudit())
+      expect((await index.scanTranscripts({ after: 0, limit: 9 })).map(({ id }) => id)).toEqual([2])
       const second = await index.commitObject(anObject({ size: 100 }), content())
       expect(second.contentId).toBeGreaterThan(first.contentId)
       expect(second.segmentIds[0]).toBeGreaterThan(first.blockIds[0]!)
@@ -282,6 +299,35 @@ describe('migrations', () => {
       await index.markHolding('p0', cid, 'healthy', 1)
       expect(await index.listIncomplete({ afterId: 0, limit: 9 })).toEqual([])
       expect(await index.listHolders()).toEqual([{ provider: 'p0', shards: 2, bytes: 18 }])
+      expect(await index.listCustody('p0', { limit: 9 })).toEqual([{ cid, bytes: 9, lastProof: 1 }])
+    })
+  })
+
+  test('find the blocks of a file of the second format, and keep what follows with them', async () => {
+    const sqlite = new DatabaseSync(path)
+    migrate(sqlite, migrations.slice(0, 2))
+    const cids = [testCid('a'), testCid('b'), testCid('c'), cidOfNode(codecs.dagCbor, new Uint8Array())]
+    sqlite.exec("INSERT INTO providers (peer_id) VALUES ('p0')")
+    sqlite.exec("INSERT INTO segments (length, k, m, nonce, shard_bytes, lost) VALUES (9, 2, 2, x'', 5, 1)")
+    const shard = sqlite.prepare('INSERT INTO shards VALUES (1, ?, ?, 1, ?, 77, ?)')
+    for (const [at, cid] of cids.entries()) shard.run(at, cid.bytes, at === 2 ? 3 : 0, at === 0 ? null : 500)
+    sqlite.close()
+    const [unproved, proved] = [
+      { cid: cids[0]!, bytes: 5, lastProof: null },
+      { cid: cids[1]!, bytes: 4, lastProof: 500 }
+    ]
+    await withIndex(async (index) => {
+      const inOrder = [unproved, proved].sort((a, b) => Buffer.compare(a.cid.bytes, b.cid.bytes))
+      expect(await index.listCustody('p0', { limit: 9 })).toEqual(inOrder)
+      expect(await index.listUnproved('p0', { before: 501, limit: 9 })).toEqual([unproved, proved])
+      await index.recordProofs('p0', [cids[0]!], 600)
+      expect(await index.listUnproved('p0', { before: 601, limit: 9 })).toEqual([
+        proved,
+        { ...unproved, lastProof: 600 }
+      ])
+      expect(await index.loadAudit()).toEqual({ auditor: undefined, providers: [] })
+      await index.saveAudit({ ...anAudit(), keep: { since: 0, rowsMax: 1 } })
+      expect(await index.scanTranscripts({ after: 0, limit: 9 })).toHaveLength(1)
     })
   })
 })
@@ -297,6 +343,7 @@ describe('damage', () => {
       await index.createAccessKey(anAccessKey())
       await index.saveProviders([aKnownProvider()])
       await index.queueReleases([{ provider: 'p7', cid: testCid('stray') }])
+      await index.saveAudit(anAudit())
       return index.commitObject(anObject({ size: 100 }), content())
     })
   }
@@ -308,8 +355,12 @@ describe('damage', () => {
 
   test('of the tables is found at the start', async () => {
     await fill()
-    tamper('DROP TABLE releases')
-    await expect(openSqliteIndex(path)).rejects.toMatchObject(damaged)
+    const copy = await readFile(path)
+    for (const statement of ['DROP TABLE releases', 'DROP INDEX shards_by_custody']) {
+      await writeFile(path, copy)
+      tamper(statement)
+      await expect(openSqliteIndex(path)).rejects.toMatchObject(damaged)
+    }
   })
 
   test('of pages is found when they are read, and does not spread', async () => {
@@ -357,6 +408,12 @@ describe('damage', () => {
     ["UPDATE releases SET cid = x''", (index) => index.listReleases('p7', 9)],
     ["UPDATE known_providers SET addresses = '7'", (index) => index.listProviders()],
     ['DELETE FROM totals', (index) => index.ping()],
+    ['DELETE FROM totals', (index) => index.saveAudit({ keep: { since: 0, rowsMax: 9 } })],
+    ["UPDATE shards SET cid = x'01551e20ff'", (index) => index.listCustody('p0', { limit: 9 })],
+    ["UPDATE shards SET cid = x'01551e20ff'", (index) => index.listUnproved('p0', { before: 1e9, limit: 9 })],
+    ["UPDATE transcripts SET outcomes = '{}}'", (index) => index.scanTranscripts({ after: 0, limit: 9 })],
+    [`UPDATE transcripts SET outcomes = '{"ok":-1}'`, (index) => index.scanTranscripts({ after: 0, limit: 9 })],
+    ["UPDATE transcripts SET outcomes = '[1]'", (index) => index.listTranscripts({ limit: 9 })],
     ["UPDATE uploads SET headers = 'x'", (index) => index.getUpload('b', 'key', 'upload-1')]
   ]
   test.each(rows)('of a row is found when it is read: %s', async (statement, read) => {

@@ -124,6 +124,20 @@ function array<T>(row: Row, column: string, isItem: (item: unknown) => item is T
   return value
 }
 
+/** How often each of several things happened, as JSON. @throws HoldfastError `BAD_INPUT` for what is no count */
+export function countsText(counts: Record<string, number>): string {
+  check(Object.values(counts).every(isCount), 'what is counted must be counted in whole numbers')
+  return JSON.stringify(counts)
+}
+
+export function countsOf(row: Row, column: string): Record<string, number> {
+  const value = json(text(row, column), column)
+  const isMap = value !== null && typeof value === 'object' && !Array.isArray(value)
+  if (!isMap || !Object.values(value).every(isCount)) throw damaged(`${column} is no map of counts`)
+  return value as Record<string, number>
+}
+
+const isCount = (item: unknown): item is number => Number.isSafeInteger(item) && (item as number) >= 0
 const isSize = (item: unknown): item is number => Number.isSafeInteger(item)
 const isText = (item: unknown): item is string => typeof item === 'string'
 
