@@ -6,7 +6,7 @@ import { mkdir } from 'node:fs/promises'
 import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
 import path from 'node:path'
-import { createMetrics } from './admin/metrics.ts'
+import { createMetrics, type Metrics } from './admin/metrics.ts'
 import { startAdminServer } from './admin/server.ts'
 import type { Clock } from './base/clock.ts'
 import { Semaphore } from './base/concurrency.ts'
@@ -15,6 +15,7 @@ import { MiB, secondMs } from './base/limits.ts'
 import type { Log } from './base/log.ts'
 import type { Random } from './base/random.ts'
 import { blake3Implementation } from './content/blake3.ts'
+import type { CustodyOutcome } from './custody/outcome.ts'
 import { ProviderDirectory } from './discovery/directory.ts'
 import { KadDiscovery } from './discovery/kad-dht.ts'
 import { erasureImplementation } from './erasure/coder.ts'
@@ -32,7 +33,7 @@ import { ProviderSearch } from './node/provider-search.ts'
 import { createCodingMemory } from './object/coding-memory.ts'
 import { createObjectStore, type NetworkObjectStore } from './object/store.ts'
 import { createWorkerCodec } from './object/worker-codec.ts'
-import { Auditor } from './repair/auditor.ts'
+import { type AuditEvent, Auditor } from './repair/auditor.ts'
 import { Completer } from './repair/completer.ts'
 import { withLastResort } from './repair/last-resort.ts'
 import { releaseLeases, renewLeases } from './repair/leases.ts'
@@ -170,7 +171,7 @@ async function start(
       log: log.child('audits'),
       pause: () => new Promise((resolve) => setImmediate(resolve)),
       onLost: () => maintenance.wake('complete'),
-      onAudit: (event) => metrics.observeAudit(event)
+      onAudit: (event) => metrics.observeAudit(metricOf(event))
     },
     { pace: init.auditPace }
   )
@@ -297,6 +298,13 @@ async function start(
     addresses: () => network.addresses(),
     stop
   }
+}
+
+function metricOf({ outcomes, elapsedMs }: AuditEvent): Parameters<Metrics['observeAudit']>[0] {
+  const counts: Partial<Record<CustodyOutcome, number>> = {}
+  for (const outcome of outcomes) counts[outcome] = (counts[outcome] ?? 0) + 1
+  // One stream answers them all: its time is that of the whole answer.
+  return { outcomes: counts, latenciesMs: counts.ok === undefined ? [] : [elapsedMs] }
 }
 
 /** @returns the origin. @throws HoldfastError `BAD_CONFIG` */

@@ -1,8 +1,8 @@
 /** What the admin API of a gateway answers, put together from its parts. */
 import type { AdminBackend, GatewayStatus, KeyView, ProviderView } from '../admin/backend.ts'
-import type { Clock } from '../base/clock.ts'
+import { type Clock, withDeadline } from '../base/clock.ts'
 import { HoldfastError, messageOf } from '../base/errors.ts'
-import { limits, secondMs } from '../base/limits.ts'
+import { limits, minuteMs, secondMs } from '../base/limits.ts'
 import { version } from '../base/version.ts'
 import type { ProviderDirectory } from '../discovery/directory.ts'
 import { type Code, formatCode } from '../erasure/erasure-coder.ts'
@@ -34,6 +34,9 @@ export interface AdminBackendInit {
 
 /** Counting an index takes a while when it is large; watchers may look at figures this old. */
 const figuresAgeMsMax = 2 * secondMs
+
+/** Clients that wait for an answer to begin give up after five minutes. */
+const auditMsMax = 4 * minuteMs
 
 const notHealthy = new Set(['unknown', 'missing', 'wrong', 'withdrawn'])
 
@@ -84,7 +87,7 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
     readiness,
 
     status: async () => {
-      const [reasons, counts] = await Promise.all([readiness(), totals()])
+      const [reasons, counts, newest] = await Promise.all([readiness(), totals(), index.listTranscripts({ limit: 1 })])
       const providers: GatewayStatus['providers'] = { online: 0, offline: 0, contained: 0, unknown: 0 }
       let capacityBytes = 0
       let freeBytes = 0
@@ -106,6 +109,7 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
         capacityBytes,
         freeBytes,
         ...counts,
+        custody: { ...auditor.status(), audits: newest.items[0]?.id ?? 0, oldestProofAt: isoOf(auditor.oldestProof) },
         codes: codes(),
         kernels: init.kernels
       }
@@ -140,7 +144,7 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
     },
 
     audits: (limit) => listAudits(components, limit),
-    audit: (target, signal) => auditNow(components, target, signal),
+    audit: (target, signal) => withDeadline(clock, auditMsMax, signal, (inner) => auditNow(components, target, inner)),
     exportAudits: () => exportAudits(components),
     score: async (peerId) => {
       const score = scoreViewOf(auditor, peerId)
@@ -157,6 +161,8 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
     revokeKey: (accessKeyId) => keys.revoke(accessKeyId)
   }
 }
+
+const isoOf = (at: number | null): string | null => (at === null ? null : new Date(at).toISOString())
 
 function keyView({ accessKeyId, displayName, createdAt }: Omit<AccessKey, 'secretAccessKey'>): KeyView {
   return { accessKeyId, account: displayName, createdAt: new Date(createdAt).toISOString() }

@@ -129,7 +129,6 @@ interface Group {
 }
 
 export interface AuditorStatus {
-  audits: number
   /** Challenges that wait to be put again. */
   contained: number
   ownOutage: boolean
@@ -148,14 +147,13 @@ export class Auditor {
   readonly #dirty = new Set<string>()
   readonly #busy = new Set<string>()
   /** Of providers: how many shards are due, and when that was counted. */
-  readonly #due = new Map<string, { count: number; at: number }>()
+  readonly #due = new Map<string, { count: number; at: number; oldestProof: number }>()
   /** When reads last counted for a provider. */
   readonly #readAt = new Map<string, number>()
   readonly #log: Log
   #sampling: SamplingState
   #outage: OutageState = newOutage()
   #transcripts: NewTranscript[] = []
-  #requests = 0
   #reads = 0
   #working = Promise.resolve()
   readonly #concluding = new Set<Promise<void>>()
@@ -325,7 +323,13 @@ export class Auditor {
       standings[scoreReport(score, now, this.#times.score).standing]++
       contained += judged.waiting.length
     }
-    return { audits: this.#requests, contained, ownOutage: this.#outage.suspended !== null, standings }
+    return { contained, ownOutage: this.#outage.suspended !== null, standings }
+  }
+
+  /** When the shard whose proof is oldest was last proved, as of the last count; null where one never was, or there is none. */
+  get oldestProof(): number | null {
+    const oldest = Math.min(...[...this.#due.values()].map(({ oldestProof }) => oldestProof))
+    return Number.isFinite(oldest) && oldest > 0 ? oldest : null
   }
 
   /** Transcripts of a provider that show a fault or a silence, newest first. */
@@ -415,7 +419,13 @@ export class Auditor {
     const stale = holders.filter(({ provider }) => now - (this.#due.get(provider)?.at ?? 0) > epochMs / 2).slice(0, 64)
     for (const { provider } of stale) {
       const rows = await index.listUnproved(provider, { before: now - periodMs, limit: challengesAtOnce })
-      this.#due.set(provider, { count: rows.length, at: now })
+      // What was never proved comes first.
+      const [oldest] = await index.listUnproved(provider, { before: Number.MAX_SAFE_INTEGER, limit: 1 })
+      this.#due.set(provider, {
+        count: rows.length,
+        at: now,
+        oldestProof: oldest === undefined ? now : (oldest.lastProof ?? 0)
+      })
     }
   }
 
@@ -465,7 +475,8 @@ export class Auditor {
     if (due > 0) {
       const rows = await index.listUnproved(peerId, { before: now - periodMs, limit: due })
       for (const row of rows) await add(row, isSampled(group.seed, row.cid, sampling) ? 'sampled' : 'due')
-      this.#due.delete(peerId)
+      const counted = this.#due.get(peerId)
+      if (counted !== undefined) this.#due.set(peerId, { ...counted, at: 0 })
     }
     await send()
   }
@@ -545,7 +556,6 @@ export class Auditor {
       },
       signal
     )
-    this.#requests += 1
     this.#transcripts.push(exchange.transcript)
     if (exchange.outcomes.every((outcome) => outcome === 'offline')) peers.report(peerId, 'offline')
     onAudit?.({ provider: peerId, outcomes: exchange.outcomes, elapsedMs: exchange.elapsedMs })
