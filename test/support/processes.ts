@@ -161,6 +161,8 @@ export interface NetworkOptions {
   /** As `up` takes it: `64MB`. */
   capacity?: string
   code?: string
+  /** Audits go so many times as fast as usual. */
+  auditPace?: number
 }
 
 export interface ProviderOptions {
@@ -223,6 +225,16 @@ export class GatewayHandle {
     return (await this.get<{ providers: ProviderView[] }>('/v1/providers')).providers
   }
 
+  /** Audit requests written down so far. */
+  async auditCount(): Promise<number> {
+    return (await this.status()).custody.audits
+  }
+
+  /** Challenges that wait to be put again. */
+  async containedCount(): Promise<number> {
+    return (await this.status()).custody.contained
+  }
+
   async providerView(peerId: string): Promise<ProviderView> {
     const found = (await this.providerViews()).find((view) => view.peerId === peerId)
     if (found === undefined) throw new Error(`the gateway does not know ${peerId}`)
@@ -277,7 +289,7 @@ export class ProcessNetwork {
   }
 
   /** One `holdfast up`, ready for requests, with all its providers online. */
-  static async start({ providers = 12, capacity, code }: NetworkOptions = {}): Promise<ProcessNetwork> {
+  static async start({ providers = 12, capacity, code, auditPace }: NetworkOptions = {}): Promise<ProcessNetwork> {
     const directory = await mkdtemp(path.join(tmpdir(), 'holdfast-net-'))
     const port = await freePort()
     const up = new TestProcess(
@@ -285,7 +297,8 @@ export class ProcessNetwork {
         ...[process.execPath, launcher, 'up', '--json', '--data', directory, '--providers', String(providers)],
         ...['--port', String(port), '--admin-port', String(port + 1)],
         ...(capacity === undefined ? [] : ['--capacity', capacity]),
-        ...(code === undefined ? [] : ['--code', code])
+        ...(code === undefined ? [] : ['--code', code]),
+        ...(auditPace === undefined ? [] : ['--audit-pace', String(auditPace)])
       ],
       path.join(directory, 'up.log')
     )

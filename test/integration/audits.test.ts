@@ -1,0 +1,184 @@
+/**
+ * Audits of real processes: what is wrong with a provider is found by asking, told apart, written down so that anybody can
+ * check it, and rebuilt elsewhere; nobody else is hurt.
+ */
+import { readFile, rm, truncate, writeFile } from 'node:fs/promises'
+import path from 'node:path'
+import { CreateBucketCommand, GetObjectCommand, PutObjectCommand, type S3Client } from '@aws-sdk/client-s3'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { MiB } from '../../src/base/limits.ts'
+import { bytesOf } from '../support/bytes.ts'
+import { runCli } from '../support/cli.ts'
+import { blockFile, ProcessNetwork, type ProviderProcess, waitFor } from '../support/processes.ts'
+
+const bucket = 'audits'
+const key = 'kept'
+const sizeBytes = 7 * MiB + 321
+const timeout = 120_000
+/** Epochs of 7.5 s; repeats after 0.25, 2.5 and 15 s; a verdict 1.25 s after the last. */
+const auditPace = 240
+
+let network: ProcessNetwork
+let s3: S3Client
+
+beforeAll(async () => {
+  network = await ProcessNetwork.start({ providers: 8, auditPace })
+  s3 = network.gateway.s3()
+  await s3.send(new CreateBucketCommand({ Bucket: bucket }))
+  await s3.send(new PutObjectCommand({ Bucket: bucket, Key: key, Body: bytesOf(key, sizeBytes) }))
+  await network.gateway.untilComplete()
+}, 180_000)
+
+afterAll(() => network?.stop(), 60_000)
+
+async function run(...args: string[]): Promise<{ code: number | null; text: string }> {
+  const { status, stdout } = await runCli(args)
+  return { code: status, text: stdout.toString('utf8') }
+}
+const cli = (...args: string[]) => run(...args, '--data', network.directory)
+const byPeerId = (peerId: string | null): ProviderProcess => network.providers.find((one) => one.peerId === peerId)!
+
+interface Shard {
+  cid: string
+  provider: ProviderProcess
+  file: string
+  state: string
+  lastProof: string | null
+}
+
+async function shardsOf(segment = 0): Promise<Shard[]> {
+  const { segments } = await network.gateway.health(bucket, key)
+  return segments[segment]!.shards.map(({ cid, provider: peerId, state, lastProof }) => {
+    const provider = byPeerId(peerId)
+    return { cid, provider, file: blockFile(provider, cid), state, lastProof }
+  })
+}
+
+async function expectIntact(): Promise<void> {
+  const { Body } = await s3.send(new GetObjectCommand({ Bucket: bucket, Key: key }))
+  expect(Buffer.from(await Body!.transformToByteArray()).equals(bytesOf(key, sizeBytes))).toBe(true)
+}
+
+interface Round {
+  outcomes: Record<string, number>
+  unproved: Array<{ cid: string; provider: string; outcome: string }>
+}
+
+/** Of everything, or of one thing. */
+async function auditNow(...target: string[]): Promise<{ code: number | null; round: Round }> {
+  const { code, text } = await cli('audit', ...target, '--json')
+  return { code, round: JSON.parse(text) as Round }
+}
+
+async function lostAt({ peerId }: ProviderProcess): Promise<Array<Record<string, unknown>>> {
+  return (await network.gatewayLog()).filter(
+    ({ message, provider }) => message === 'a shard is lost' && provider === peerId
+  )
+}
+
+test('honest providers prove all they are to have, and sign for it', { timeout }, async () => {
+  const { code, round } = await auditNow()
+  expect(code).toBe(0)
+  expect(Object.keys(round.outcomes)).toEqual(['ok'])
+  expect(round.outcomes.ok).toBe(16) // two segments at 4+4
+  for (const { state, lastProof } of await shardsOf()) {
+    expect(state).toBe('healthy')
+    expect(Date.now() - Date.parse(lastProof!)).toBeLessThan(60_000)
+  }
+})
+
+test('audits go on by themselves', { timeout }, async () => {
+  const before = await network.gateway.auditCount()
+  await waitFor('ten more audits', async () => (await network.gateway.auditCount()) >= before + 10)
+})
+
+describe('what is on a disk', () => {
+  const damage: Record<string, (file: string, other: string) => Promise<void>> = {
+    'is gone': (file) => rm(file),
+    'has a bit turned': async (file) => {
+      const bytes = await readFile(file)
+      bytes[bytes.length - 1]! ^= 1
+      await writeFile(file, bytes)
+    },
+    'is cut short': (file) => truncate(file, 1000),
+    'is another block': async (file, other) => writeFile(file, await readFile(other))
+  }
+
+  test('and not as it should be, in four ways at once, is missing, and rebuilt', { timeout }, async () => {
+    const shards = await shardsOf()
+    const harmed = shards.slice(0, 4)
+    for (const [i, harm] of Object.values(damage).entries()) await harm(harmed[i]!.file, shards[4]!.file)
+    const { code, round } = await auditNow(`s3://${bucket}/${key}`)
+    // The audit loop may have been there before.
+    const found = new Set(round.unproved.map(({ cid }) => cid))
+    for (const { cid, provider } of harmed) {
+      await waitFor(`${cid} is known to be lost`, async () => {
+        return (await lostAt(provider)).some((line) => line.cid === cid && line.outcome === 'missing')
+      })
+      found.add(cid)
+    }
+    expect(found).toEqual(new Set(harmed.map(({ cid }) => cid)))
+    expect(round.unproved.every(({ outcome }) => outcome === 'missing')).toBe(true)
+    expect(code).toBe(round.unproved.length > 0 ? 6 : 0)
+    await network.gateway.untilComplete()
+    const { segments } = await network.gateway.health(bucket, key)
+    expect(segments[0]).toMatchObject({ code: '4+4', margin: 4 })
+    await expectIntact()
+    for (const { provider } of harmed) {
+      const { text } = await cli('providers', provider.peerId)
+      expect(text).toMatch(/missing +1\.000 +0\.96/)
+    }
+    for (const provider of network.providers.filter((one) => !harmed.some((shard) => shard.provider === one)))
+      expect(await lostAt(provider), `${provider.name} is not blamed`).toEqual([])
+  })
+
+  test('the transcripts convince somebody who trusts neither side, offline', { timeout }, async () => {
+    const file = path.join(network.directory, 'audits.jsonl')
+    expect((await cli('audit', '--export', file)).code).toBe(0)
+    const { code, text } = await run('audit', '--verify', file, '--json')
+    const verified = JSON.parse(text)
+    expect(code).toBe(0)
+    expect(verified).toMatchObject({ holds: true, atFault: { auditor: 0 }, verdicts: { refuted: 0 } })
+    expect(verified.cases.proved).toBeGreaterThan(16)
+    // One letter of one line changed, and it is worth nothing.
+    const lines = (await readFile(file, 'utf8')).split('\n')
+    lines[3] = lines[3]!.replace(/"ok":\d+/, '"ok":999')
+    await writeFile(file, lines.join('\n'))
+    expect((await run('audit', '--verify', file)).code).toBe(6)
+  })
+})
+
+describe('a provider that stands still', () => {
+  test('is asked the very same again, and missing only when it never answers', { timeout }, async () => {
+    const [frozen, ...others] = network.providers
+    const countLost = async (): Promise<number[]> =>
+      await Promise.all(others.map(async (one) => (await lostAt(one)).length))
+    const [before, lostBefore] = [await countLost(), (await lostAt(frozen!)).length]
+    network.freeze(frozen!)
+    await waitFor('a challenge waits', async () => (await network.gateway.containedCount()) > 0)
+    expect((await lostAt(frozen!)).length).toBe(lostBefore)
+    await expectIntact()
+    await waitFor('it is lost', async () => (await lostAt(frozen!)).length > lostBefore, 90_000)
+    expect((await lostAt(frozen!))[lostBefore]!.why).toContain('went unanswered 4 times')
+    network.thaw(frozen!)
+    await network.gateway.untilOnline(network.providers.length)
+    await network.gateway.untilComplete()
+    await expectIntact()
+    expect(await countLost(), 'nobody else is blamed').toEqual(before)
+    const file = path.join(network.directory, 'silence.jsonl')
+    await cli('audit', '--export', file)
+    const { code, text } = await run('audit', '--verify', file, '--json')
+    expect(code).toBe(0)
+    expect(JSON.parse(text).cases.timeout).toBeGreaterThan(3)
+  })
+
+  test('for a moment loses nothing', { timeout }, async () => {
+    const [, brief] = network.providers
+    const before = (await lostAt(brief!)).length
+    network.freeze(brief!)
+    await waitFor('a challenge waits', async () => (await network.gateway.containedCount()) > 0)
+    network.thaw(brief!)
+    await waitFor('none waits', async () => (await network.gateway.containedCount()) === 0, 60_000)
+    expect((await lostAt(brief!)).length).toBe(before)
+  })
+})
