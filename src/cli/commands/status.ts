@@ -1,7 +1,8 @@
 import type { GatewayStatus } from '../../admin/backend.ts'
+import { systemClock } from '../../base/system.ts'
 import { createAdminClient } from '../admin-client.ts'
 import { action, type CommandContext, type Register } from '../command.ts'
-import { adminOrigin, type ConnectionOptions, withAdminOptions } from '../connection.ts'
+import { adminOrigin, type ConnectionOptions, providerDirectory, withAdminOptions } from '../connection.ts'
 import { Exit, exitCodes } from '../exit-codes.ts'
 import { formatBytes } from '../units.ts'
 
@@ -35,18 +36,33 @@ function render(status: GatewayStatus, dashboard: string): string {
 }
 
 async function status(context: CommandContext, options: ConnectionOptions): Promise<void> {
+  const directory = providerDirectory(options)
+  if (directory !== undefined) {
+    await providerStatus(context, directory)
+    return
+  }
   const origin = await adminOrigin(options, context)
   const answer = await createAdminClient(origin, context.signal).request<GatewayStatus>('GET', '/v1/status')
   context.output.result(answer, () => render(answer, `${origin}/`))
   if (!answer.ready) throw new Exit(exitCodes.network)
 }
 
+async function providerStatus({ output }: CommandContext, directory: string): Promise<void> {
+  const { render, reportOf } = await import('../provider-status.ts')
+  const now = systemClock.now()
+  const report = await reportOf(directory, now)
+  output.result(report, () => render(report, now))
+  if (!report.isRunning) throw new Exit(exitCodes.network)
+}
+
 export const register: Register = (program, run) => {
   const command = program
     .command('status')
     .summary('how the network stands')
-    .description('Shows whether the gateway can serve, how many providers answer, and what is stored.')
-  const special = { network: 'the gateway does not answer, or cannot serve requests now' }
+    .description(
+      'Shows whether the gateway can serve, how many providers answer, and what is stored. With the directory of a provider as --data: what it keeps, its score with each gateway, and every event that moved it.'
+    )
+  const special = { network: 'the gateway does not answer, or cannot serve requests now; the provider does not run' }
   action(
     withAdminOptions(command),
     run,
