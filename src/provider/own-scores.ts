@@ -61,9 +61,8 @@ export interface OwnScoresComponents {
 export interface OwnScoresInit {
   /** Holds `scores.json`. */
   dataDir: string
+  /** Ten minutes. After a fault it takes a sixtieth of it; between two questions to a gateway there is a tenth at least. */
   askEveryMs?: number
-  /** From a fault to the question what it came to; also the least time between two questions to a gateway is six such. */
-  soonMs?: number
 }
 
 /** What is remembered of a gateway beside what is kept in the file. */
@@ -89,12 +88,12 @@ export class OwnScores {
   #running: Promise<void> | undefined
 
   private constructor(components: OwnScoresComponents, init: OwnScoresInit, scores: Scores) {
-    const { dataDir, askEveryMs = 10 * minuteMs, soonMs = 10 * secondMs } = init
+    const { dataDir, askEveryMs = 10 * minuteMs } = init
     this.#components = components
     this.#log = components.log.child('scores')
     this.#dataDir = dataDir
     this.#askEveryMs = askEveryMs
-    this.#soonMs = soonMs
+    this.#soonMs = askEveryMs / 60
     this.#scores = scores
   }
 
