@@ -1,4 +1,7 @@
-/** `holdfast status` of a provider's directory: how it stands, what gateways think of it, and everything that moved that. */
+/**
+ * `holdfast status` of a provider's directory: how it stands, what gateways think of it, and everything that moved
+ * that.
+ */
 import { HoldfastError } from '../base/errors.ts'
 import type { ScoreRecord } from '../custody/score.ts'
 import { type GatewayScore, type Grounds, groundsOf, type OwnStatement, readScores } from '../provider/scores-file.ts'

@@ -1,8 +1,8 @@
 /**
- * What gateways think of this provider: asked for, checked, kept, and said aloud when it is less than before, so that no
- * score falls in silence. Asked are those that lease something here, every ten minutes or so, and soon after an audit in
- * which this provider had to say that something is missing. All of it is bounded; nobody else can make it ask or keep
- * more than that.
+ * What gateways think of this provider: asked for, checked, kept, and said aloud when it is less than before, so that
+ * no score falls in silence. Asked are those that lease something here, every ten minutes or so, and soon after an
+ * audit in which this provider had to say that something is missing. All of it is bounded; nobody else can make it
+ * ask or keep more than that.
  */
 import { toHex } from '../base/bytes.ts'
 import type { Clock } from '../base/clock.ts'
@@ -61,7 +61,10 @@ export interface OwnScoresComponents {
 export interface OwnScoresInit {
   /** Holds `scores.json`. */
   dataDir: string
-  /** Ten minutes. After a fault it takes a sixtieth of it; between two questions to a gateway there is a tenth at least. */
+  /**
+   * Ten minutes. After a fault it takes a sixtieth of it; between two questions to a gateway there is a tenth at
+   * least.
+   */
   askEveryMs?: number
 }
 

@@ -97,8 +97,8 @@ export async function writeScores(dataDir: string, scores: Scores): Promise<void
 }
 
 /**
- * What there is to an event that lowered custody. `signed`: our own signature; `claimed`: the gateway's word; `refuted`: a
- * transcript that contradicts itself or us; `nothing`: no transcript about the shard came with it.
+ * What there is to an event that lowered custody. `signed`: our own signature; `claimed`: the gateway's word;
+ * `refuted`: a transcript that contradicts itself or us; `nothing`: no transcript about the shard came with it.
  */
 export type Grounds = 'signed' | 'claimed' | 'refuted' | 'nothing'
 

@@ -1,6 +1,6 @@
 /**
- * `DATA/status.json`: how a running provider stands, for `holdfast status`, since what it works with is locked. Written at
- * the start, every half minute, and at the end. FORMATS.md, "A provider's directory".
+ * `DATA/status.json`: how a running provider stands, for `holdfast status`, since what it works with is locked.
+ * Written at the start, every half minute, and at the end. FORMATS.md, "A provider's directory".
  */
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'

@@ -130,7 +130,9 @@ function endedSince({ bytes }: Signed, after: number): boolean {
 /** A provider asks every ten minutes, and once more after a fault. */
 const asksAtOnceMax = 4
 const askEveryMs = 30 * secondMs
-/** Peer ids cost nothing: all together get so many answers in a second, which is a fleet of 20,000 at the usual pace. */
+/**
+ * Peer ids cost nothing: all together get so many answers in a second, which is a fleet of 20,000 at the usual pace.
+ */
 const answersPerSecond = 32
 const peersRemembered = 4096
 
@@ -156,8 +158,8 @@ class Pace {
 /**
  * The gateway's end. Answers the peer that asks about itself, at most as often as it needs to.
  *
- * @param knownOf what is known of a provider; where nothing is, null and empty lists. `after` is a hint: what is older is
- *   left out afterwards
+ * @param knownOf what is known of a provider; where nothing is, null and empty lists. `after` is a hint: what is
+ *   older is left out afterwards
  */
 export async function serveScores(
   network: Pick<Network, 'handle'>,
@@ -187,11 +189,11 @@ export async function serveScores(
 }
 
 /**
- * The provider's end: what this gateway thinks of the peer that `network` is. Nothing in the answer is checked yet but
- * its form.
+ * The provider's end: what this gateway thinks of the peer that `network` is. Nothing in the answer is checked yet
+ * but its form.
  *
- * @throws HoldfastError `OFFLINE`; `TIMEOUT`, also where the gateway was asked too often; `PROTOCOL` for an answer that is
- *   none, or a gateway that does not speak of scores
+ * @throws HoldfastError `OFFLINE`; `TIMEOUT`, also where the gateway was asked too often; `PROTOCOL` for an answer
+ *   that is none, or a gateway that does not speak of scores
  */
 export async function askForScore(
   network: Pick<Network, 'request'>,

@@ -1,4 +1,7 @@
-/** The dishonest providers of the whole-network tests: each joins, takes a shard like any other, and then lies as it should. */
+/**
+ * The dishonest providers of the whole-network tests: each joins, takes a shard like any other, and then lies as it
+ * should.
+ */
 import { existsSync } from 'node:fs'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'

@@ -1,8 +1,8 @@
 /**
- * A program: a provider as `holdfast provider` runs it, with the same arguments, that misbehaves. It joins a network by
- * `--bootstrap`, takes shards as an honest one does, and says its peer id, on its channel and as a line of JSON on stdout.
- * `--lie NAME` says what it does wrong from the start; its parent can change that by a message `{ "lie": ... }`, for
- * `fetch` with what a `FetchInit` has. It is honest until told otherwise.
+ * A program: a provider as `holdfast provider` runs it, with the same arguments, that misbehaves. It joins a network
+ * by `--bootstrap`, takes shards as an honest one does, and says its peer id, on its channel and as a line of JSON on
+ * stdout. `--lie NAME` says what it does wrong from the start; its parent can change that by a message
+ * `{ "lie": NAME }`, for `fetch` with what a `FetchInit` has beside it. It is honest until told otherwise.
  *
  *     node test/support/lying-provider.ts --data DIR --bootstrap MULTIADDR --lie half
  */
@@ -17,9 +17,9 @@ import { type AuditLie, auditLies, lieInAudits } from './audit-lies.ts'
 import { type FetchInit, lieInStorage, type StorageLie, storageLies } from './storage-lies.ts'
 
 /**
- * `bytes`: a block of the right length with one bit turned; `length`: a block cut short; `silence`: takes the request and
- * never answers; `amnesia`: says yes to a block and does not keep it; `unread`: denies all blocks to readers, and proves them
- * to auditors. The others are about audits alone, or about both: `audit-lies.ts`, `storage-lies.ts`.
+ * `bytes`: a block of the right length with one bit turned; `length`: a block cut short; `silence`: takes the request
+ * and never answers; `amnesia`: says yes to a block and does not keep it; `unread`: denies all blocks to readers, and
+ * proves them to auditors. The others are about audits alone, or about both: `audit-lies.ts`, `storage-lies.ts`.
  */
 const plainLies = ['none', 'bytes', 'length', 'silence', 'amnesia', 'unread'] as const
 export type Lie = (typeof plainLies)[number] | AuditLie | StorageLie

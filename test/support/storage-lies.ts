@@ -1,6 +1,6 @@
 /**
- * What a provider may try with the blocks themselves, so that reads, renewals and audits are all lied to: for whole-network
- * tests, where each lie is to be found out.
+ * What a provider may try with the blocks themselves, so that reads, renewals and audits are all lied to: for
+ * whole-network tests, where each lie is to be found out.
  */
 import { get as httpsGet } from 'node:https'
 import { HoldfastError } from '../../src/base/errors.ts'
@@ -14,10 +14,10 @@ import type { ObjectHealth } from '../../src/object/object-store.ts'
 import type { BlockProofs, StorageProvider } from '../../src/provider/storage-provider.ts'
 
 /**
- * `half`: has only the first half of every block: proves chunks of it (it kept the trees), makes the others up, and cuts
- * what is read. `stale`: proves each shard with the first proof that it ever gave of it, freshly signed. `fetch`: has
- * none of the blocks that it was told of in `segments`; it gets others of the segment from their providers when it is
- * asked, and rebuilds.
+ * `half`: has only the first half of every block: proves chunks of it (it kept the trees), makes the others up, and
+ * cuts what is read. `stale`: proves each shard with the first proof that it ever gave of it, freshly signed.
+ * `fetch`: has none of the blocks that it was told of in `segments`; it gets others of the segment from their
+ * providers when it is asked, and rebuilds.
  */
 export const storageLies = ['half', 'stale', 'fetch'] as const
 export type StorageLie = (typeof storageLies)[number]
@@ -57,7 +57,10 @@ export interface StorageLies {
   setFetch: (init: FetchInit) => void
 }
 
-/** Makes an honest provider lie as `current` says, each time that it is asked. Another word than a `StorageLie` is no lie. */
+/**
+ * Makes an honest provider lie as `current` says, each time that it is asked. Another word than a `StorageLie` is no
+ * lie.
+ */
 export function lieInStorage(storage: StorageProvider, current: () => string): StorageLies {
   const fetcher = new Fetcher()
   const firstProofs = new Map<string, Uint8Array>()
