@@ -15,13 +15,14 @@ import { MiB, secondMs } from './base/limits.ts'
 import type { Log } from './base/log.ts'
 import type { Random } from './base/random.ts'
 import { blake3Implementation } from './content/blake3.ts'
+import type { Signed } from './custody/audit-messages.ts'
 import type { CustodyOutcome } from './custody/outcome.ts'
 import { ProviderDirectory } from './discovery/directory.ts'
 import { KadDiscovery } from './discovery/kad-dht.ts'
 import { erasureImplementation } from './erasure/coder.ts'
 import type { Code } from './erasure/erasure-coder.ts'
 import { createS3Server, type S3Server } from './gateway/server.ts'
-import type { MetadataIndex } from './metadata/index-store.ts'
+import type { MetadataIndex, TranscriptRow } from './metadata/index-store.ts'
 import { openSqliteIndex } from './metadata/sqlite.ts'
 import { loadIdentity, verifySignature } from './net/identity.ts'
 import { startLibp2pNetwork } from './net/libp2p.ts'
@@ -40,6 +41,7 @@ import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
+import { type KnownScore, serveScores } from './transfer/score-protocol.ts'
 import type { CustodyObserver } from './transfer/peers.ts'
 
 export interface HostPort {
@@ -97,6 +99,8 @@ const repairMemoryBytes = 32 * MiB
 const settleMsMax = 3 * secondMs
 /** How long the end waits for requests under way. */
 const requestGraceMs = 4 * secondMs
+/** Transcripts that a provider is given as evidence, newest first, before the answer's own bounds. */
+const evidenceMax = 32
 const saveProvidersMs = 30 * secondMs
 const providersSavedMax = 20_000
 
@@ -241,6 +245,7 @@ async function start(
     { name: 'audits', everyMs: auditor.tickMs, run: (signal) => auditor.round(signal) },
     { name: 'providers', everyMs: saveProvidersMs, run: () => saveProviders(index, directory) }
   ]
+  await serveScores(network, (peerId) => knownOf(auditor, peerId), { clock })
   const maintenance = new Maintenance({ clock, random, log: log.child('maintenance') }, tasks)
   const saved = new Set(remembered.map(({ peerId }) => peerId))
   directory.onChange((peerId, state) => {
@@ -299,6 +304,16 @@ async function start(
     stop
   }
 }
+
+/** What a provider is told of itself, when it asks. */
+async function knownOf(auditor: Auditor, peerId: string): Promise<KnownScore> {
+  const known = auditor.reportOf(peerId)
+  if (known === undefined) return { score: null, events: [], evidence: [] }
+  const evidence = await auditor.evidenceOf(peerId, evidenceMax)
+  return { score: known.report, events: known.events.toReversed(), evidence: evidence.toReversed().map(signedOf) }
+}
+
+const signedOf = ({ bytes, signature }: TranscriptRow): Signed => ({ bytes, signature })
 
 function metricOf({ outcomes, elapsedMs }: AuditEvent): Parameters<Metrics['observeAudit']>[0] {
   const counts: Partial<Record<CustodyOutcome, number>> = {}

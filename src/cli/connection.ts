@@ -1,4 +1,5 @@
 /** Which gateway a client command talks to, and as whom. */
+import { existsSync } from 'node:fs'
 import path from 'node:path'
 import type { Command } from 'commander'
 import { HoldfastError } from '../base/errors.ts'
@@ -85,4 +86,23 @@ export async function adminOrigin(options: ConnectionOptions, { env }: Pick<Comm
   const admin = options.admin ?? (options.data === undefined ? env.HOLDFAST_ADMIN : undefined)
   if (admin !== undefined) return origin(admin, 'an admin address')
   return (await readNetworkFile(directoryOf(options))).admin
+}
+
+/**
+ * The directory that `--data` names, where a provider works in it and no local network or gateway.
+ *
+ * @throws HoldfastError `OFFLINE` where neither has ever been
+ */
+export function providerDirectory(options: ConnectionOptions): string | undefined {
+  if (options.data === undefined || options.admin !== undefined) return undefined
+  const directory = directoryOf(options)
+  const has = (name: string): boolean => existsSync(path.join(directory, name))
+  if (has('network.json')) return undefined
+  if (has('leases.sqlite') || has('status.json')) return directory
+  if (has('up.json') || has('gateway') || has('index.sqlite')) return undefined
+  throw new HoldfastError(
+    'OFFLINE',
+    `nothing has run in ${directory} yet. "holdfast up --data ${directory}" starts a network there, ` +
+      `"holdfast provider --data ${directory}" a provider`
+  )
 }

@@ -64,7 +64,7 @@ const time = z.number().int()
 const betaSchema = z.strictObject({ good: z.number().nonnegative(), bad: z.number().nonnegative() })
 export type Beta = z.infer<typeof betaSchema>
 
-const recordSchema = z.strictObject({
+export const scoreRecordSchema = z.strictObject({
   at: time,
   /** Of the last event in this record, and how many there are: good news without bad news between is one record. */
   until: time,
@@ -78,7 +78,7 @@ const recordSchema = z.strictObject({
   why: z.string()
 })
 /** An event that moved a score. */
-export type ScoreRecord = z.infer<typeof recordSchema>
+export type ScoreRecord = z.infer<typeof scoreRecordSchema>
 
 export const scoreStateSchema = z.strictObject({
   v: z.literal(1),
@@ -92,7 +92,7 @@ export const scoreStateSchema = z.strictObject({
   isVetted: z.boolean(),
   latency: latencyDigestSchema,
   /** Oldest first, `recordsMax` at most. */
-  records: z.array(recordSchema)
+  records: z.array(scoreRecordSchema)
 })
 /** Plain data. */
 export type ScoreState = z.infer<typeof scoreStateSchema>

@@ -11,6 +11,16 @@ export interface Lease {
   bytes: number
 }
 
+export interface OwnerTotals {
+  /** Peer id. */
+  owner: string
+  leases: number
+  bytes: number
+}
+
+/** The order of `owners`; the same for all stores, so that runs replay. */
+export const byBytes = (a: OwnerTotals, b: OwnerTotals): number => b.bytes - a.bytes || (a.owner < b.owner ? -1 : 1)
+
 export interface LeaseStore {
   /** Adds or extends (never shortens); durable when it resolves. Calls made together may share one commit. */
   grant: (leases: readonly Lease[]) => Promise<void>
@@ -24,5 +34,7 @@ export interface LeaseStore {
   /** Bytes of distinct leased blocks: what is in use. */
   usedBytes: () => Promise<number>
   totals: () => Promise<{ leases: number; blocks: number; bytes: number }>
+  /** Who leases how much, most bytes first, at most `limit`. */
+  owners: (limit: number) => Promise<OwnerTotals[]>
   close: () => Promise<void>
 }

@@ -1,6 +1,6 @@
 /** Leases in memory: for simulations and tests. Everything happens within the call, so that runs replay. */
 import type { CID } from 'multiformats/cid'
-import type { Lease, LeaseStore } from './lease-store.ts'
+import { byBytes, type Lease, type LeaseStore, type OwnerTotals } from './lease-store.ts'
 
 interface LeasedBlock {
   cid: CID
@@ -63,6 +63,17 @@ export class MemoryLeaseStore implements LeaseStore {
 
   async totals(): Promise<{ leases: number; blocks: number; bytes: number }> {
     return { leases: this.#leases, blocks: this.#blocks.size, bytes: this.#usedBytes }
+  }
+
+  async owners(limit: number): Promise<OwnerTotals[]> {
+    const totals = new Map<string, OwnerTotals>()
+    for (const { bytes, untilByOwner } of this.#blocks.values()) {
+      for (const owner of untilByOwner.keys()) {
+        const own = totals.get(owner) ?? { owner, leases: 0, bytes: 0 }
+        totals.set(owner, { owner, leases: own.leases + 1, bytes: own.bytes + bytes })
+      }
+    }
+    return [...totals.values()].sort(byBytes).slice(0, limit)
   }
 
   async close(): Promise<void> {}

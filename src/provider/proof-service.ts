@@ -49,6 +49,18 @@ const leasedAllowance = { burst: 4096, perSecond: 128 } as const
 /** All others, for all together. */
 const strangersAllowance = { burst: 1024, perSecond: 8 } as const
 
+/** What this provider said of itself in answer to one request, and signed. */
+export interface SignedAnswers {
+  /** Peer id. */
+  auditor: string
+  /** BLAKE3 of the request. */
+  request: Uint8Array
+  answeredAt: number
+  challenges: number
+  /** The answers that speak against it. */
+  against: Array<{ cid: CID; kind: 'missing' | 'rotten' }>
+}
+
 export interface ProofServiceComponents {
   storage: Pick<StorageProvider, 'prove' | 'isLeasedBy'>
   signer: Signer
@@ -57,6 +69,8 @@ export interface ProofServiceComponents {
   log: Log
   /** Lets others have their turn of the event loop. */
   pause: () => Promise<void>
+  /** Told of all that is signed, before it is sent. It must not take long, nor throw. */
+  onSigned?: (answers: SignedAnswers) => void
 }
 
 export interface ProofServiceInit {
@@ -154,6 +168,7 @@ export class ProofService {
     const blocks = blocksOf(request)
     const ready = new Map<number, Answer>()
     const digests: Uint8Array[] = []
+    const against: SignedAnswers['against'] = []
     while (digests.length < challenges.length) {
       const answer = ready.get(digests.length)
       if (answer === undefined) {
@@ -166,6 +181,8 @@ export class ProofService {
       for (let next = ready.get(digests.length); next !== undefined; next = ready.get(digests.length)) {
         if (frames.length === framesInTurn) break
         ready.delete(digests.length)
+        const { kind } = next
+        if (kind === 'missing' || kind === 'rotten') against.push({ cid: challenges[digests.length]!.cid, kind })
         digests.push(answerDigest(next))
         frames.push(encodeAnswer(next))
         this.#given[next.kind] += 1
@@ -173,18 +190,17 @@ export class ProofService {
       yield concatBytes(frames)
     }
     this.#log.debug('answered an audit', { auditor, challenges: challenges.length })
-    yield await this.#sign(bytes, digests)
+    const hash = blake3(bytes)
+    const answeredAt = this.#components.clock.now()
+    const statement = await this.#sign(hash, digests, answeredAt)
+    this.#components.onSigned?.({ auditor, request: hash, answeredAt, challenges: challenges.length, against })
+    yield statement
   }
 
-  async #sign(request: Uint8Array, digests: readonly Uint8Array[]): Promise<Uint8Array> {
-    const { signer, clock } = this.#components
-    const bytes = answerStatementCodec.encode({
-      v: 1,
-      provider: signer.peerId,
-      request: blake3(request),
-      answers: answersDigest(digests),
-      answeredAt: clock.now()
-    })
+  async #sign(request: Uint8Array, digests: readonly Uint8Array[], answeredAt: number): Promise<Uint8Array> {
+    const { signer } = this.#components
+    const answers = answersDigest(digests)
+    const bytes = answerStatementCodec.encode({ v: 1, provider: signer.peerId, request, answers, answeredAt })
     return encodeStatement({ bytes, signature: await signer.sign(toSign('statement', bytes)) })
   }
 

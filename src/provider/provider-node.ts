@@ -19,9 +19,12 @@ import { ReadOnlyBlockstore } from './blockstore.ts'
 import { serveControlPlane } from './control-plane.ts'
 import { DataServer } from './data-server.ts'
 import { FsShardStore } from './fs-shard-store.ts'
+import { OwnScores } from './own-scores.ts'
 import { ProofService } from './proof-service.ts'
 import { RootList } from './root-list.ts'
+import { gatewaysMax } from './scores-file.ts'
 import { SqliteLeaseStore } from './sqlite-lease-store.ts'
+import { type CurrentStatus, keepStatus } from './status-file.ts'
 import { StorageProvider } from './storage-provider.ts'
 
 const collectEveryMs = 5 * minuteMs
@@ -40,6 +43,8 @@ export interface ProviderInit {
   domain?: string
   /** Price of a GiB-month, in the market's smallest unit. */
   price: number
+  /** How often gateways are asked for this provider's score: ten minutes. */
+  scoresEveryMs?: number
 }
 
 export interface ProviderComponents {
@@ -56,6 +61,7 @@ export interface ProviderNode {
   readonly dataUrl: string
   readonly storage: StorageProvider
   readonly proofs: ProofService
+  readonly scores: OwnScores
   readonly network: Libp2pNetwork
   /** Resolves once the provider can be found through the DHT. */
   readonly announced: Promise<void>
@@ -109,13 +115,16 @@ async function start(
   reconciled.catch(() => {}) // awaited below
 
   const certificate = await makePeerCertificate(identity, { now: clock.now() })
+  // It asks over the network, which starts only once audits can be answered.
+  let scores: OwnScores | undefined
   const proofs = new ProofService({
     storage,
     signer: identity,
     verifySignature,
     clock,
     log,
-    pause: () => new Promise((resolve) => setImmediate(resolve))
+    pause: () => new Promise((resolve) => setImmediate(resolve)),
+    onSigned: (answers) => scores?.signed(answers)
   })
   let discovery: KadDiscovery | undefined
   const dataServer = new DataServer({
@@ -136,6 +145,12 @@ async function start(
   dataUrls = dataUrlsOf(init, ports.dataPort, network.addresses())
 
   await serveControlPlane(network, storage)
+  const openScores = await OwnScores.open(
+    { network, storage, verifySignature, clock, random, log },
+    { dataDir, askEveryMs: init.scoresEveryMs }
+  )
+  scores = openScores
+  started.push(() => openScores.stop())
   const bitswap = await serveBitswap(network.node, new ReadOnlyBlockstore(storage, shards))
   started.push(() => bitswap.stop())
   await reconciled
@@ -145,6 +160,8 @@ async function start(
   for (const cid of roots.roots) if (await storage.has(cid)) discovery.announceRoot(cid)
   started.push(() => discovery.stop())
   started.push(collectPeriodically(storage, clock, random, log))
+  openScores.start()
+  started.push(await keepStatus(dataDir, () => statusOf(storage, proofs, ports.network, dataUrls), { clock, log }))
   log.info('the provider is up', { peerId: identity.peerId, dataUrls, addresses: network.addresses() })
   return {
     peerId: identity.peerId,
@@ -152,9 +169,29 @@ async function start(
     dataUrl: dataUrls[0]!,
     storage,
     proofs,
+    scores: openScores,
     network,
     announced,
     stop
+  }
+}
+
+async function statusOf(
+  storage: StorageProvider,
+  proofs: ProofService,
+  network: Libp2pNetwork,
+  dataUrls: readonly string[]
+): Promise<CurrentStatus> {
+  const [stats, gateways] = await Promise.all([storage.stats(), storage.owners(gatewaysMax)])
+  const { accepting, capacityBytes, usedBytes, leasedBytes, blocks, leases, rotten } = stats
+  return {
+    peerId: network.peerId,
+    version,
+    addresses: network.addresses(),
+    dataUrls: [...dataUrls],
+    ...{ accepting, capacityBytes, usedBytes, leasedBytes, blocks, leases, rotten },
+    answers: { ...proofs.given },
+    gateways
   }
 }
 

@@ -8,7 +8,7 @@
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { CID } from 'multiformats/cid'
 import { HoldfastError } from '../base/errors.ts'
-import type { Lease, LeaseStore } from './lease-store.ts'
+import { byBytes, type Lease, type LeaseStore, type OwnerTotals } from './lease-store.ts'
 
 /** Leases in one commit. */
 const commitLeasesMax = 10_000
@@ -49,6 +49,8 @@ export class SqliteLeaseStore implements LeaseStore {
   #isScheduled = false
   #isClosed = false
   #totals: Totals
+  /** By the owner's id. Kept up like the totals, since counting them takes a look at every lease. */
+  #owned = new Map<number, Pick<Totals, 'leases' | 'bytes'>>()
 
   /**
    * @throws HoldfastError `BAD_CONFIG` when another process has the database, or a newer version wrote it
@@ -61,6 +63,7 @@ export class SqliteLeaseStore implements LeaseStore {
       this.#db.exec(schema)
       this.#statements = prepare(this.#db)
       this.#totals = this.#countTotals()
+      this.#owned = this.#countOwned()
     } catch (error) {
       this.#db.close()
       throw error
@@ -116,6 +119,11 @@ export class SqliteLeaseStore implements LeaseStore {
     return { ...this.#totals }
   }
 
+  async owners(limit: number): Promise<OwnerTotals[]> {
+    const all = [...this.#owned].map(([id, { leases, bytes }]) => ({ owner: this.#peerIdOf(id), leases, bytes }))
+    return all.sort(byBytes).slice(0, limit)
+  }
+
   /** Writes what is waiting, then lets go of the database. */
   async close(): Promise<void> {
     if (this.#isClosed) return
@@ -163,7 +171,10 @@ export class SqliteLeaseStore implements LeaseStore {
     const ownerId = this.#ownerId(owner) ?? this.#addOwner(owner)
     const isNew = this.#statements.one.get(key, ownerId) === undefined
     this.#statements.grant.run(key, ownerId, until, bytes)
-    if (isNew) this.#totals.leases += 1
+    if (isNew) {
+      this.#totals.leases += 1
+      this.#own(ownerId, 1, bytes)
+    }
     if (known !== undefined) return // a CID has one length
     this.#totals.blocks += 1
     this.#totals.bytes += bytes
@@ -175,10 +186,21 @@ export class SqliteLeaseStore implements LeaseStore {
     if (row === undefined) return false
     this.#statements.end.run(cid, ownerId)
     this.#totals.leases -= 1
+    this.#own(ownerId, -1, -row.bytes)
     if (this.#statements.isLeased.get(cid) !== undefined) return false
     this.#totals.blocks -= 1
     this.#totals.bytes -= row.bytes
     return true
+  }
+
+  #own(ownerId: number, leases: number, bytes: number): void {
+    const own = this.#owned.get(ownerId) ?? { leases: 0, bytes: 0 }
+    if (own.leases + leases === 0) this.#owned.delete(ownerId)
+    else this.#owned.set(ownerId, { leases: own.leases + leases, bytes: own.bytes + bytes })
+  }
+
+  #peerIdOf(ownerId: number): string {
+    return (this.#statements.peerId.get(ownerId) as { peer_id: string }).peer_id
   }
 
   #ownerId(peerId: string): number | undefined {
@@ -210,12 +232,18 @@ export class SqliteLeaseStore implements LeaseStore {
       if (this.#db.isTransaction) this.#db.exec('ROLLBACK')
       this.#owners.clear()
       this.#totals = this.#countTotals()
+      this.#owned = this.#countOwned()
       throw error
     }
   }
 
   #countTotals(): Totals {
     return { ...(this.#statements.totals.get() as unknown as Totals) }
+  }
+
+  #countOwned(): Map<number, Pick<Totals, 'leases' | 'bytes'>> {
+    const rows = this.#statements.owned.all() as Array<{ owner: number; leases: number; bytes: number }>
+    return new Map(rows.map(({ owner, leases, bytes }) => [owner, { leases, bytes }]))
   }
 }
 
@@ -240,6 +268,8 @@ function prepare(db: DatabaseSync) {
   const statement = (sql: string): StatementSync => db.prepare(sql)
   return {
     owner: statement('SELECT id FROM owners WHERE peer_id = ?'),
+    peerId: statement('SELECT peer_id FROM owners WHERE id = ?'),
+    owned: statement('SELECT owner, count(*) AS leases, sum(bytes) AS bytes FROM leases GROUP BY owner'),
     addOwner: statement('INSERT INTO owners (peer_id) VALUES (?)'),
     grant: statement(`
       INSERT INTO leases (cid, owner, until, bytes) VALUES (?, ?, ?, ?)

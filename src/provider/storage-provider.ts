@@ -24,7 +24,7 @@ import { challengeChunkBytes } from '../custody/audit-messages.ts'
 import { encodeOffer, type Offer, type Signer } from '../market/offer.ts'
 import type { LeaseState } from '../transfer/provider-client.ts'
 import { KeyedLock } from './keyed-lock.ts'
-import type { Lease, LeaseStore } from './lease-store.ts'
+import type { Lease, LeaseStore, OwnerTotals } from './lease-store.ts'
 import type { ShardStore } from './shard-store.ts'
 
 /** The longest lease a provider grants: three terms of a committed shard. */
@@ -94,6 +94,8 @@ export interface StorageStats {
   capacityBytes: number
   /** Bytes of the blocks kept. */
   usedBytes: number
+  /** Of those that somebody leases. */
+  leasedBytes: number
   /** Bytes of blocks being written. */
   reservedBytes: number
   freeBytes: number
@@ -366,12 +368,18 @@ export class StorageProvider {
     return bytes
   }
 
+  /** Who leases how much here, most bytes first. */
+  async owners(limit: number): Promise<OwnerTotals[]> {
+    return await this.#leases.owners(limit)
+  }
+
   async stats(): Promise<StorageStats> {
     await this.#start()
-    const { leases, blocks } = await this.#leases.totals()
+    const { leases, blocks, bytes } = await this.#leases.totals()
     return {
       capacityBytes: this.capacityBytes,
       usedBytes: this.#usedBytes,
+      leasedBytes: bytes,
       reservedBytes: this.#reservedBytes,
       freeBytes: this.#freeBytes,
       leases,

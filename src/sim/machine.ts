@@ -325,6 +325,7 @@ function slowLeases(store: MemoryLeaseStore, process: VirtualProcess, random: Se
     isLeased: (cid) => process.wait(store.isLeased(cid)),
     usedBytes: () => process.wait(store.usedBytes()),
     totals: () => process.wait(store.totals()),
+    owners: (limit) => process.wait(store.owners(limit)),
     close: () => store.close()
   }
 }

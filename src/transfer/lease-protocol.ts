@@ -12,7 +12,9 @@ export const controlProtocols = {
   /** Asks for the signed offer; the request is empty. */
   offer: '/holdfast/offer/1',
   lease: '/holdfast/lease/1',
-  status: '/holdfast/status/1'
+  status: '/holdfast/status/1',
+  /** Asked by a provider, about itself: `score-protocol.ts`. */
+  score: '/holdfast/score/1'
 } as const
 
 const cidSchema = z.custom<CID>((value) => CID.asCID(value) !== null)

@@ -53,6 +53,33 @@ export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreF
       expect(await store.totals()).toEqual({ leases: 1, blocks: 1, bytes: 100 })
     })
 
+    test('tells who leases how much, most first', async () => {
+      const { store, reopen } = await opened()
+      expect(await store.owners(10)).toEqual([])
+      await store.grant([
+        lease(0, 'a', 50),
+        lease(0, 'a', 70),
+        lease(0, 'b', 60),
+        lease(1, 'b', 50, 7),
+        lease(2, 'c', 9)
+      ])
+      const b = { owner: 'b', leases: 2, bytes: 107 }
+      expect(await store.owners(10)).toEqual([
+        b,
+        { owner: 'a', leases: 1, bytes: 100 },
+        { owner: 'c', leases: 1, bytes: 100 }
+      ])
+      expect(await store.owners(1)).toEqual([b])
+      await store.expire(10, 100)
+      await store.release('b', [cids[0]!])
+      const left = [
+        { owner: 'a', leases: 1, bytes: 100 },
+        { owner: 'b', leases: 1, bytes: 7 }
+      ]
+      expect(await store.owners(10)).toEqual(left)
+      if (reopen !== undefined) expect(await (await reopen()).owners(10)).toEqual(left)
+    })
+
     test('releasing ends one owner’s leases only, and again changes nothing', async () => {
       const { store } = await opened()
       await store.grant([lease(0, 'a', 50), lease(0, 'b', 60)])
@@ -114,6 +141,11 @@ export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreF
           }
           const blocks = new Set([...model.values()].map(({ cid }) => cid)).size
           expect(await store.totals()).toEqual({ leases: model.size, blocks, bytes: 100 * blocks })
+          const owners = await store.owners(10)
+          expect(owners.reduce((sum, { leases }) => sum + leases, 0)).toBe(model.size)
+          expect(owners.map(({ owner }) => owner).sort()).toEqual(
+            [...new Set([...model.keys()].map((key) => key[0]!))].sort()
+          )
           for (const [i, cid] of cids.entries()) expect(await store.isLeased(cid)).toBe(isLeased(i))
         }),
         { numRuns: 20 }

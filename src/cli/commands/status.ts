@@ -2,7 +2,7 @@ import type { GatewayStatus } from '../../admin/backend.ts'
 import { systemClock } from '../../base/system.ts'
 import { createAdminClient } from '../admin-client.ts'
 import { action, type CommandContext, type Register } from '../command.ts'
-import { adminOrigin, type ConnectionOptions, withAdminOptions } from '../connection.ts'
+import { adminOrigin, type ConnectionOptions, providerDirectory, withAdminOptions } from '../connection.ts'
 import { Exit, exitCodes } from '../exit-codes.ts'
 import { formatBytes, formatDuration } from '../units.ts'
 
@@ -53,10 +53,23 @@ function render(status: GatewayStatus, dashboard: string, now: number): string {
 }
 
 async function status(context: CommandContext, options: ConnectionOptions): Promise<void> {
+  const directory = providerDirectory(options)
+  if (directory !== undefined) {
+    await providerStatus(context, directory)
+    return
+  }
   const origin = await adminOrigin(options, context)
   const answer = await createAdminClient(origin, context.signal).request<GatewayStatus>('GET', '/v1/status')
   context.output.result(answer, () => render(answer, `${origin}/`, systemClock.now()))
   if (!answer.ready) throw new Exit(exitCodes.network)
+}
+
+async function providerStatus({ output }: CommandContext, directory: string): Promise<void> {
+  const { render, reportOf } = await import('../provider-status.ts')
+  const now = systemClock.now()
+  const report = await reportOf(directory, now)
+  output.result(report, () => render(report, now))
+  if (!report.isRunning) throw new Exit(exitCodes.network)
 }
 
 export const register: Register = (program, run) => {
@@ -64,9 +77,9 @@ export const register: Register = (program, run) => {
     .command('status')
     .summary('how the network stands')
     .description(
-      'Shows whether the gateway can serve, how many providers answer, what is stored, and how it is proved.'
+      'Shows whether the gateway can serve, how many providers answer, what is stored, and how it is proved. With the directory of a provider as --data: what it keeps, its score with each gateway, and every event that moved it.'
     )
-  const special = { network: 'the gateway does not answer, or cannot serve requests now' }
+  const special = { network: 'the gateway does not answer, or cannot serve requests now; the provider does not run' }
   action(
     withAdminOptions(command),
     run,
