@@ -226,17 +226,17 @@ export interface AuditSave {
 
 export interface CustodyIndex {
   /**
-   * Raw blocks under BLAKE3 that `provider` is to have (not `missing`, `wrong`, `withdrawn`), each once, in the order of
-   * their CIDs' bytes, strictly after `after`.
+   * Raw blocks under BLAKE3 that `provider` is to have (not `missing`, `wrong`, `withdrawn`), each once, in the order
+   * of their CIDs' bytes, strictly after `after`.
    */
   listCustody: (provider: string, options: { after?: CID; limit: number }) => Promise<CustodyRow[]>
   /** Those of them that were last proved before `before`, longest unproved first. */
   listUnproved: (provider: string, options: { before: number; limit: number }) => Promise<CustodyRow[]>
   /**
-   * Notes that the provider has the blocks, of any kind; a time of proof never goes back. What was not known to be there
-   * is then `healthy`. What is `missing`, `wrong` or `withdrawn` is left as it is: that was found by a read, a renewal
-   * or an audit, and a proof of one chunk, asked for before or about the half that is left, does not take it back. It
-   * ends with `placeShards`, or with a read of the whole (`markShard`).
+   * Notes that the provider has the blocks, of any kind; a time of proof never goes back. What was not known to be
+   * there is then `healthy`. What is `missing`, `wrong` or `withdrawn` is left as it is: that was found by a read, a
+   * renewal or an audit, and a proof of one chunk, asked for before or about the half that is left, does not take it
+   * back. It ends with `placeShards`, or with a read of the whole (`markShard`).
    */
   recordProofs: (provider: string, cids: readonly CID[], at: number) => Promise<void>
   saveAudit: (save: AuditSave) => Promise<void>

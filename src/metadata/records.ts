@@ -3,7 +3,8 @@ import type { CID } from 'multiformats/cid'
 
 /**
  * What is known of one shard. `offline`: its provider does not answer (waiting, not evidence). `contained`: it let a
- * request time out. Both are about the provider, worked out when asked for. `missing` and `wrong` are evidence of loss. `withdrawn`: refused, signed. `unknown`: not placed yet.
+ * request time out. Both are about the provider, worked out when asked for. `missing` and `wrong` are evidence of loss.
+ * `withdrawn`: refused, signed. `unknown`: not placed yet.
  */
 export const shardStates = ['healthy', 'offline', 'contained', 'missing', 'wrong', 'withdrawn', 'unknown'] as const
 export type ShardState = (typeof shardStates)[number]

@@ -41,8 +41,8 @@ function sqliteBlocks(database: Database, providers: Providers): Pick<CustodyInd
     `SELECT max(coalesce(last_proof, -1)) AS proof FROM shards INDEXED BY shards_by_custody
      WHERE provider_id = ?1 AND ${isProvable} AND substr(cid, 5, 4) = substr(?2, 5, 4) AND cid = ?2`
   )
-  // By CID among all providers' blocks, since nodes are proved too, by reads. Two statements, so that a proof of what is
-  // healthy leaves the indexes alone that depend on the state.
+  // By CID among all providers' blocks, since nodes are proved too, by reads. Two statements, so that a proof of what
+  // is healthy leaves the indexes alone that depend on the state.
   const located = 'substr(cid, -6) = substr(?2, -6) AND cid = ?2 AND provider_id = ?1'
   const prove = database.prepare(
     `UPDATE shards INDEXED BY shards_by_cid SET last_proof = ?3
