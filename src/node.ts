@@ -41,8 +41,8 @@ import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
-import { type KnownScore, serveScores } from './transfer/score-protocol.ts'
 import type { CustodyObserver } from './transfer/peers.ts'
+import { type KnownScore, serveScores } from './transfer/score-protocol.ts'
 
 export interface HostPort {
   host: string
