@@ -4,12 +4,14 @@
  */
 import { readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import path from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { CreateBucketCommand, GetObjectCommand, PutObjectCommand, type S3Client } from '@aws-sdk/client-s3'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { MiB } from '../../src/base/limits.ts'
 import { bytesOf } from '../support/bytes.ts'
 import { runCli } from '../support/cli.ts'
 import { blockFile, ProcessNetwork, type ProviderProcess, waitFor } from '../support/processes.ts'
+import { fetchableSegments } from '../support/storage-lies.ts'
 
 const bucket = 'audits'
 const key = 'kept'
@@ -17,6 +19,8 @@ const sizeBytes = 7 * MiB + 321
 const timeout = 120_000
 /** Epochs of 7.5 s; repeats after 0.25, 2.5 and 15 s; a verdict 1.25 s after the last. */
 const auditPace = 240
+
+const lyingProvider = fileURLToPath(new URL('../support/lying-provider.ts', import.meta.url))
 
 let network: ProcessNetwork
 let s3: S3Client
@@ -180,5 +184,103 @@ describe('a provider that stands still', () => {
     network.thaw(brief!)
     await waitFor('none waits', async () => (await network.gateway.containedCount()) === 0, 60_000)
     expect((await lostAt(brief!)).length).toBe(before)
+  })
+})
+
+describe('providers that lie', () => {
+  const lies = ['half', 'stale', 'replay', 'foreign', 'unread', 'fetch'] as const
+  type Lie = (typeof lies)[number]
+  const liars = new Map<Lie, ProviderProcess>()
+  const lied = 'lied-about'
+  /** Ten segments, so that each provider has ten shards of it. */
+  const liedBytes = 70 * MiB
+  let honestLosses: number[]
+  let honest: ProviderProcess[]
+  const countLost = (): Promise<number[]> => Promise.all(honest.map(async (one) => (await lostAt(one)).length))
+
+  beforeAll(async () => {
+    honest = [...network.providers]
+    for (const lie of lies) liars.set(lie, await network.startProvider({ name: lie, script: lyingProvider }))
+    await network.gateway.untilOnline(network.providers.length)
+    honestLosses = await countLost()
+    await s3.send(new PutObjectCommand({ Bucket: bucket, Key: lied, Body: bytesOf(lied, liedBytes) }))
+    await network.gateway.untilComplete()
+    // A first answer of each, which some repeat from then on.
+    for (const liar of liars.values()) expect((await auditNow(liar.peerId)).code).toBe(0)
+    for (const [lie, liar] of liars) await liar.process!.ask({ lie, ...(lie === 'fetch' ? await fetching(liar) : {}) })
+  }, 180_000)
+
+  async function fetching({ peerId }: ProviderProcess): Promise<object> {
+    const health = await network.gateway.health(bucket, lied)
+    return { segments: fetchableSegments(health, await network.gateway.providerViews(), peerId), bitsPerSecond: 40e6 }
+  }
+
+  const outcomesSeen = async (liar: ProviderProcess): Promise<Set<string>> => {
+    const { round } = await auditNow(liar.peerId)
+    return new Set(Object.keys(round.outcomes))
+  }
+  const untilLost = (liar: ProviderProcess, outcome: string): Promise<unknown> =>
+    waitFor(`${liar.name} has lost a shard: ${outcome}`, async () => {
+      return (await lostAt(liar)).some((line) => line.outcome === outcome)
+    })
+
+  test('who keeps the first half of every shard answers wrong', { timeout }, async () => {
+    await outcomesSeen(liars.get('half')!)
+    await untilLost(liars.get('half')!, 'wrong')
+  })
+
+  test.each(['stale', 'replay'] as const)('old answers are wrong (%s)', { timeout }, async (lie) => {
+    await outcomesSeen(liars.get(lie)!)
+    await untilLost(liars.get(lie)!, 'wrong')
+  })
+
+  test('what another peer signs says nothing, so it is asked again, and again', { timeout }, async () => {
+    const liar = liars.get('foreign')!
+    expect(await outcomesSeen(liar)).toEqual(new Set(['unknown']))
+    await waitFor('it has to answer the same again', async () => {
+      return ((await network.gateway.providerView(liar.peerId)).score?.contained ?? 0) > 0
+    })
+    await untilLost(liar, 'missing')
+  })
+
+  test('who answers audits alone is found out by reads', { timeout }, async () => {
+    const liar = liars.get('unread')!
+    expect(await outcomesSeen(liar)).toEqual(new Set(['ok']))
+    const { Body } = await s3.send(new GetObjectCommand({ Bucket: bucket, Key: lied }))
+    expect(Buffer.from(await Body!.transformToByteArray()).equals(bytesOf(lied, liedBytes))).toBe(true)
+    await untilLost(liar, 'missing')
+  })
+
+  test('who fetches from others when asked is too late', { timeout }, async () => {
+    const liar = liars.get('fetch')!
+    expect(await outcomesSeen(liar)).toContain('timeout')
+    // Nothing that it proves counts for it while a challenge waits.
+    await waitFor('it is contained', async () => {
+      return ((await network.gateway.providerView(liar.peerId)).score?.contained ?? 0) > 0
+    })
+  })
+
+  test('and their transcripts say so, while nobody honest is blamed', { timeout }, async () => {
+    const file = path.join(network.directory, 'lies.jsonl')
+    expect((await cli('audit', '--export', file)).code).toBe(0)
+    const { code, text } = await run('audit', '--verify', file, '--json')
+    expect(code).toBe(0)
+    const { faults, cases } = JSON.parse(text) as {
+      faults: Array<{ provider: string; case: string; atFault: string }>
+      cases: Record<string, number>
+    }
+    expect(cases.foreign).toBeGreaterThan(0)
+    const wrong = new Set(faults.filter((one) => one.case === 'wrong').map(({ provider }) => provider))
+    expect(wrong).toEqual(new Set(['half', 'stale'].map((lie) => liars.get(lie as Lie)!.peerId)))
+    expect(faults.filter(({ atFault }) => atFault === 'auditor')).toEqual([])
+    expect(await countLost()).toEqual(honestLosses)
+    for (const lie of ['half', 'stale', 'replay'] as const) {
+      const { score } = await network.gateway.providerView(liars.get(lie)!.peerId)
+      expect(score).toMatchObject({ weight: 0, standing: expect.stringMatching(/closed|suspended/) })
+    }
+    for (const { peerId } of honest) {
+      const { score } = await network.gateway.providerView(peerId)
+      expect(score!.standing).toMatch(/vetting|vetted/)
+    }
   })
 })
