@@ -32,7 +32,17 @@ import {
 import { canaries, contacted, newOutage, type OutageState, outageStateSchema } from '../custody/outage.ts'
 import type { AuditReason, CustodyOutcome } from '../custody/outcome.ts'
 import { type Ask, faulted, newSampling, plan, type SamplingState, samplingStateSchema } from '../custody/sampling.ts'
-import { newScore, type ScoreRecord, type ScoreReport, type Standing, scored, scoreReport } from '../custody/score.ts'
+import {
+  newScore,
+  type ScoreConfig,
+  type ScoreRecord,
+  type ScoreReport,
+  type ScoreState,
+  type Standing,
+  scored,
+  scoreReport
+} from '../custody/score.ts'
+import type { Trust } from '../discovery/directory.ts'
 import type { Signer, VerifySignature } from '../market/offer.ts'
 import type { CustodyRow, MetadataIndex, NewTranscript, TranscriptRow } from '../metadata/index-store.ts'
 import type { Peers } from '../transfer/peers.ts'
@@ -150,6 +160,9 @@ export class Auditor {
   readonly #due = new Map<string, { count: number; at: number; oldestProof: number }>()
   /** When reads last counted for a provider. */
   readonly #readAt = new Map<string, number>()
+  /** Placement asks for all of them at every segment; a record is replaced when it changes. */
+  readonly #trusts = new WeakMap<ProviderRecord, Trust>()
+  readonly #newcomer: Trust
   readonly #log: Log
   #sampling: SamplingState
   #outage: OutageState = newOutage()
@@ -165,6 +178,7 @@ export class Auditor {
     this.#times = auditTimes(pace)
     this.#log = components.log
     this.#sampling = newSampling(components.clock.now(), this.#times.sampling)
+    this.#newcomer = trustIn(newScore(0, this.#times.score), this.#times.score)
   }
 
   get tickMs(): number {
@@ -293,11 +307,15 @@ export class Auditor {
   }
 
   /** For placement. One that nobody has asked anything yet is as good as any that is new. */
-  trustOf(peerId: string): { weight: number; standing: Standing } {
-    const now = this.#components.clock.now()
-    const score = this.#records.get(peerId)?.score ?? newScore(now, this.#times.score)
-    const { weight, standing } = scoreReport(score, now, this.#times.score)
-    return { weight, standing }
+  trustOf(peerId: string): Trust {
+    const record = this.#records.get(peerId)
+    if (record === undefined) return this.#newcomer
+    let trust = this.#trusts.get(record)
+    if (trust === undefined) {
+      trust = trustIn(record.score, this.#times.score)
+      this.#trusts.set(record, trust)
+    }
+    return trust
   }
 
   /** Undefined for a provider that was never asked. Events oldest first. */
@@ -802,6 +820,12 @@ export class Auditor {
     )
     return working
   }
+}
+
+/** Neither figure depends on the time. */
+function trustIn(score: ScoreState, config: ScoreConfig): Trust {
+  const { weight, standing } = scoreReport(score, score.firstSeenAt, config)
+  return { weight, standing }
 }
 
 /** Ticks change nothing but what time it is: no reason to write. */
