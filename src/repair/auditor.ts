@@ -577,15 +577,16 @@ export class Auditor {
     this.#transcripts.push(exchange.transcript)
     if (exchange.outcomes.every((outcome) => outcome === 'offline')) peers.report(peerId, 'offline')
     onAudit?.({ provider: peerId, outcomes: exchange.outcomes, elapsedMs: exchange.elapsedMs })
-    this.#contact(
-      peerId,
-      exchange.outcomes.some((outcome) => outcome !== 'offline' && outcome !== 'timeout')
-    )
-    this.#rememberSeries(peerId, group, exchange)
+    if (!exchange.isOwnDelay)
+      this.#contact(
+        peerId,
+        exchange.outcomes.some((outcome) => outcome !== 'offline' && outcome !== 'timeout')
+      )
+    if (!exchange.isOwnDelay) this.#rememberSeries(peerId, group, exchange)
     const lastOk = exchange.outcomes.lastIndexOf('ok')
     const results = challenges.flatMap(({ cid, chunk }, i): ChallengeResult[] => {
       const outcome = exchange.outcomes[i]!
-      if (isPatient && outcome === 'unknown') return []
+      if ((isPatient && outcome === 'unknown') || (exchange.isOwnDelay && outcome === 'timeout')) return []
       // The whole answer's time is that of its last proof.
       return [
         { cid: cid.toString(), chunk, outcome, ...(i === lastOk ? { elapsedMs: this.#perAnswer(exchange, i) } : {}) }

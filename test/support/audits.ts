@@ -62,14 +62,15 @@ export async function statementOf(
   signer: Signer,
   requestBytes: Uint8Array,
   answers: readonly Answer[],
-  provider = signer.peerId
+  provider = signer.peerId,
+  answeredAt = 1_700_000_000_001
 ): Promise<Signed> {
   const bytes = answerStatementCodec.encode({
     v: 1,
     provider,
     request: blake3(requestBytes),
     answers: answersDigest(answers.map(answerDigest)),
-    answeredAt: 1_700_000_000_001
+    answeredAt
   })
   return { bytes, signature: await signer.sign(toSign('statement', bytes)) }
 }

@@ -36,8 +36,13 @@ export interface Exchange {
   askedAt: number
   /** From sending the request to the end of the answer. */
   elapsedMs: number
+  /** This process was so busy that it could not even give up in time: silence shows nothing then. */
+  isOwnDelay: boolean
   transcript: NewTranscript
 }
+
+/** What `custody/verify-transcript.ts` forgives. */
+const ownDelayMsMin = 1000
 
 const nothing: ProofAnswers = { answers: [], statement: undefined }
 
@@ -70,7 +75,10 @@ export async function putChallenges(
   signal.throwIfAborted()
   const endedAt = clock.now()
   const judged = await judgeAnswers(request, bytes, received, { verifySignature, pause })
-  const outcomes = failed === undefined ? judged.outcomes : request.challenges.map(() => failed)
+  const isOwnDelay = endedAt - askedAt > request.deadlineMs + ownDelayMsMin
+  const told = failed === undefined ? judged.outcomes : request.challenges.map(() => failed)
+  // A proof that this process took so long to look at is none that others would let count.
+  const outcomes = told.map((outcome): CustodyOutcome => (isOwnDelay && outcome === 'ok' ? 'timeout' : outcome))
   const counts: Record<string, number> = {}
   for (const outcome of outcomes) counts[outcome] = (counts[outcome] ?? 0) + 1
   const kept = await signTranscript(
@@ -98,6 +106,7 @@ export async function putChallenges(
     digest: blake3(bytes),
     askedAt,
     elapsedMs: endedAt - askedAt,
+    isOwnDelay,
     transcript: { provider: target.peerId, askedAt, ...kept, outcomes: counts }
   }
 }
