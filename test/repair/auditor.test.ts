@@ -85,7 +85,7 @@ async function startAuditor(): Promise<Auditor> {
     secretKey: gateway.privateKey.raw.subarray(0, 32),
     verifySignature,
     clock,
-    random: seededRandom('auditor'),
+    random: seededRandom('audits'),
     log: silentLog,
     pause: async () => {},
     onLost: () => {
