@@ -180,8 +180,8 @@ async function start(
     { pace: init.auditPace }
   )
   await auditor.load()
-  const custody: CustodyObserver = (provider, cid, outcome) => {
-    if (outcome !== 'full') auditor.observed(provider, cid, outcome)
+  const custody: CustodyObserver = async (provider, cid, outcome) => {
+    if (outcome !== 'full') await auditor.observed(provider, cid, outcome)
   }
   const remembered = await index.listProviders()
   directory.remember(remembered)
@@ -264,7 +264,7 @@ async function start(
   onStop(async () => {
     loops.abort(new Error('the gateway stops'))
     await Promise.all(running)
-    await auditor.save()
+    await auditor.save(true)
     await saveProviders(index, directory)
   })
 

@@ -81,24 +81,11 @@ export async function auditNow(
   const round: AuditRound = { audits: [], outcomes: {}, unproved: [] }
   const wanted = await wantedOf(components, target)
   await forEachLimit([...wanted], providersAtOnce, async ([provider, cids]) => {
-    const { exchanges, unproved } = await components.auditor.audit(provider, cids, signal)
-    for (const { transcript, challenges, countersigned, elapsedMs } of exchanges) {
-      for (const [outcome, count] of Object.entries(transcript.outcomes))
-        round.outcomes[outcome] = (round.outcomes[outcome] ?? 0) + count
-      if (round.audits.length >= auditsListed) continue
-      round.audits.push({
-        id: null,
-        askedAt: new Date(transcript.askedAt).toISOString(),
-        tookMs: elapsedMs,
-        provider,
-        challenges: challenges.length,
-        outcomes: transcript.outcomes,
-        countersigned
-      })
-    }
-    // Whoever could not be asked has no transcript.
-    if (exchanges.length === 0)
-      for (const { outcome } of unproved) round.outcomes[outcome] = (round.outcomes[outcome] ?? 0) + 1
+    const { audits, outcomes, unproved } = await components.auditor.audit(provider, cids, signal)
+    for (const [outcome, count] of Object.entries(outcomes))
+      round.outcomes[outcome] = (round.outcomes[outcome] ?? 0) + count
+    for (const { askedAt, ...audit } of audits.slice(0, Math.max(0, auditsListed - round.audits.length)))
+      round.audits.push({ id: null, askedAt: new Date(askedAt).toISOString(), ...audit })
     round.unproved.push(...unproved.slice(0, Math.max(0, unprovedListed - round.unproved.length)))
   })
   return round

@@ -510,19 +510,19 @@ export class NetworkObjectStore implements ObjectStore {
         const bytes = await withDeadline(clock, blockTimeoutMs, signal, (inner) => client.getShard(target, cid, inner))
         if (matchesCid(cid, bytes)) {
           peers.report(provider, 'ok', clock.now() - startedAt)
-          this.#components.custody?.(provider, cid, 'ok')
+          await this.#components.custody?.(provider, cid, 'ok')
           return bytes
         }
         peers.report(provider, 'wrong')
+        await this.#components.custody?.(provider, cid, 'wrong')
         await index.markHolding(provider, cid, 'wrong')
-        this.#components.custody?.(provider, cid, 'wrong')
       } catch (error) {
         signal?.throwIfAborted()
         const outcome = peerOutcomeOf(error)
         peers.report(provider, outcome)
         this.#log.info('provider did not give a block', { provider, cid, outcome, error: messageOf(error) })
+        await this.#components.custody?.(provider, cid, outcome)
         if (outcome === 'missing') await index.markHolding(provider, cid, 'missing')
-        this.#components.custody?.(provider, cid, outcome)
       }
     }
     throw new HoldfastError(
@@ -718,7 +718,7 @@ export class NetworkObjectStore implements ObjectStore {
 
   #observe(segmentId: number, shard: ShardToFetch, provider: string, outcome: PeerOutcome): void {
     const { index, clock, custody } = this.#components
-    custody?.(provider, shard.cid, outcome)
+    const seen = custody?.(provider, shard.cid, outcome)
     if (outcome === 'ok') {
       if (shard.state === 'healthy') {
         if (this.#proofs.size >= proofsMax) this.#proofs.delete(this.#proofs.keys().next().value!)
@@ -736,7 +736,10 @@ export class NetworkObjectStore implements ObjectStore {
     this.#proofs.delete(proofKey(segmentId, shard.index, provider))
     // Evidence of loss is kept; the rest is waiting, and the directory knows of it.
     if (outcome === 'missing' || outcome === 'wrong') {
-      this.#after(() => index.markShard({ segmentId, index: shard.index }, provider, outcome))
+      this.#after(async () => {
+        await seen
+        await index.markShard({ segmentId, index: shard.index }, provider, outcome)
+      })
     } else if (outcome === 'refused') {
       this.#after(() => index.markShard({ segmentId, index: shard.index }, provider, 'withdrawn'))
     }

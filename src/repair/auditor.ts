@@ -114,6 +114,14 @@ const offerMsMax = 4 * secondMs
 const transcriptMsMax = 30 * 24 * 3600 * secondMs
 const transcriptRowsMax = 200_000
 const unprovedListed = 1000
+const auditsListed = 1000
+/** Transcripts in memory while somebody waits for an audit. */
+const transcriptsAtOnce = 16
+/** Transcripts looked through for such as show a fault. */
+const evidencePagesMax = 4
+const evidencePageRows = 100
+/** Whole shards read in one look at what is to be put again: each may take ten seconds. */
+const wholeRepeatsAtOnce = 2
 /** Leases looked at to see whether one that a provider let go had ended. */
 const lapsedLooked = 4096
 /** Asking again whoever has too much to do, when a person waits for the answer. */
@@ -145,8 +153,20 @@ export interface AuditorStatus {
   standings: Record<Standing, number>
 }
 
+/** One request of an audit that somebody asked for. */
+export interface AuditLine {
+  provider: string
+  askedAt: number
+  tookMs: number
+  challenges: number
+  outcomes: Record<string, number>
+  countersigned: boolean
+}
+
 export interface AuditSummary {
-  exchanges: Exchange[]
+  /** The first thousand. */
+  audits: AuditLine[]
+  outcomes: Record<string, number>
   unproved: Array<{ cid: string; provider: string; outcome: CustodyOutcome }>
 }
 
@@ -155,7 +175,6 @@ export class Auditor {
   readonly #times: AuditTimes
   readonly #records = new Map<string, ProviderRecord>()
   readonly #dirty = new Set<string>()
-  readonly #busy = new Set<string>()
   /** Of providers: how many shards are due, and when that was counted. */
   readonly #due = new Map<string, { count: number; at: number; oldestProof: number }>()
   /** When reads last counted for a provider. */
@@ -172,6 +191,11 @@ export class Auditor {
   readonly #concluding = new Set<Promise<void>>()
   #tickedAt = 0
   #savedAt = 0
+  #isOutageNews = false
+  /** Losses that the index did not take, by provider and CID. */
+  readonly #unmarked = new Map<string, { peerId: string; cid: string; outcome: 'missing' | 'wrong' }>()
+  /** The last exchange with a provider: two at once would be one too many for it. */
+  readonly #turns = new Map<string, Promise<void>>()
 
   constructor(components: AuditorComponents, { pace }: AuditorInit = {}) {
     this.#components = components
@@ -193,7 +217,20 @@ export class Auditor {
       if (record !== undefined) this.#records.set(provider, record)
       else this.#log.warn('what was known of a provider cannot be read, so it begins anew', { provider })
     }
-    if (auditor === undefined) return
+    if (auditor !== undefined) this.#takeUpPlans(auditor)
+    // Whatever was written down when: an outage that is over, or goes on, is over or goes on for everybody.
+    const { suspended } = this.#outage
+    const now = this.#components.clock.now()
+    for (const [peerId, record] of [...this.#records]) {
+      if (record.judge.isSuspended === (suspended !== null)) continue
+      this.#judge(
+        peerId,
+        suspended === null ? { kind: 'resumed', now } : { kind: 'suspended', now, from: suspended.from }
+      )
+    }
+  }
+
+  #takeUpPlans(auditor: Uint8Array): void {
     try {
       const known = plansSchema.parse(JSON.parse(Buffer.from(auditor).toString('utf8')))
       this.#sampling = known.sampling
@@ -210,7 +247,8 @@ export class Auditor {
     const holders = await index.listHolders()
     const holding = new Set(holders.map(({ provider }) => provider))
     await this.#countDue(holders)
-    this.#tick(now)
+    await this.#tick(now, holders)
+    await this.#markUnmarked()
     const inputs = holders.map(({ provider, shards }) => {
       const record = this.#recordOf(provider)
       return {
@@ -230,23 +268,36 @@ export class Auditor {
       this.#call(peerId, signal)
     )
     for (const peerId of [...this.#records.keys()]) {
-      // One that holds nothing is remembered for what it did, unless it did nothing.
-      if (!holding.has(peerId) && this.#records.get(peerId)!.score.records.length === 0) this.#forget(peerId)
+      // One that holds nothing is remembered for what it did, as long as there are transcripts of it.
+      const lastAt = this.#records.get(peerId)!.score.records.at(-1)?.until ?? 0
+      if (!holding.has(peerId) && now - lastAt > transcriptMsMax) this.#forget(peerId)
     }
     if (this.#transcripts.length > 0 || clock.now() - this.#savedAt >= saveEveryMs) await this.save()
   }
 
-  #tick(now: number): void {
-    if (now - this.#tickedAt < this.#times.judge.verdictDelayMs / 5) return
+  async #tick(now: number, holders: ReadonlyArray<{ provider: string }>): Promise<void> {
+    const { judge: times } = this.#times
+    if (now - this.#tickedAt < times.verdictDelayMs / 5) return
     this.#tickedAt = now
-    for (const peerId of [...this.#records.keys()]) this.#judge(peerId, { kind: 'tick', now })
+    for (const { provider } of holders) {
+      for (const { cid, silentAt, nextAt } of this.#recordOf(provider).judge.waiting) {
+        const isVerdictDue = silentAt.length > times.repeatGapsMs.length && nextAt <= now
+        if (isVerdictDue && !(await this.#isToHave(provider, CID.parse(cid))))
+          this.#judge(provider, { kind: 'dropped', now, cid })
+      }
+      this.#judge(provider, { kind: 'tick', now })
+    }
   }
 
-  /** Writes down what has changed. */
-  async save(): Promise<void> {
+  /**
+   * Writes down what has changed.
+   *
+   * @param isLast plans too, whenever they were last written
+   */
+  async save(isLast = false): Promise<void> {
     const { index, clock } = this.#components
     const now = clock.now()
-    const isWhole = now - this.#savedAt >= saveEveryMs
+    const isWhole = isLast || this.#isOutageNews || now - this.#savedAt >= saveEveryMs
     await Promise.all(this.#concluding)
     await this.#working
     const dirty = [...this.#dirty]
@@ -263,7 +314,10 @@ export class Auditor {
         transcripts,
         ...(isWhole ? { keep: { since: now - transcriptMsMax, rowsMax: transcriptRowsMax } } : {})
       })
-      if (isWhole) this.#savedAt = now
+      if (isWhole) {
+        this.#savedAt = now
+        this.#isOutageNews = false
+      }
     } catch (error) {
       for (const provider of dirty) this.#dirty.add(provider)
       this.#transcripts = [...transcripts, ...this.#transcripts].slice(-challengesAtOnce)
@@ -277,9 +331,9 @@ export class Auditor {
 
   /**
    * What a client's or a repair's read of a whole shard, or a renewal of its lease, has shown. The shard's state in the index is
-   * the reader's to write.
+   * the reader's to write, once this has resolved: it never rejects.
    */
-  observed(provider: string, cid: CID, outcome: CustodyOutcome): void {
+  async observed(provider: string, cid: CID, outcome: CustodyOutcome): Promise<void> {
     const { clock } = this.#components
     const now = clock.now()
     if (outcome === 'ok') {
@@ -296,14 +350,17 @@ export class Auditor {
         .catch((error: unknown) => this.#log.error('what a read showed was not taken in', { error: messageOf(error) }))
         .finally(() => this.#concluding.delete(concluding))
       this.#concluding.add(concluding)
+      await concluding
     }
   }
 
   /** The directory has seen a provider come or go. */
   presence(peerId: string, isUp: boolean): void {
     const now = this.#components.clock.now()
+    // Peers that keep nothing here come and go as they like: their going says nothing about this side.
+    if (!this.#records.has(peerId)) return
     this.#contact(peerId, isUp)
-    if (this.#records.has(peerId)) this.#judge(peerId, { kind: isUp ? 'online' : 'offline', now })
+    this.#judge(peerId, { kind: isUp ? 'online' : 'offline', now })
   }
 
   /** For placement. One that nobody has asked anything yet is as good as any that is new. */
@@ -354,11 +411,12 @@ export class Auditor {
   async evidenceOf(peerId: string, limit: number): Promise<TranscriptRow[]> {
     const found: TranscriptRow[] = []
     let before: number | undefined
-    for (let page = 0; page < 8 && found.length < limit; page++) {
+    for (let page = 0; page < evidencePagesMax && found.length < limit; page++) {
+      await this.#components.pause()
       const { items, isTruncated } = await this.#components.index.listTranscripts({
         provider: peerId,
         before,
-        limit: 100
+        limit: evidencePageRows
       })
       found.push(...items.filter(({ outcomes }) => Object.keys(outcomes).some((outcome) => outcome !== 'ok')))
       if (!isTruncated) break
@@ -374,12 +432,13 @@ export class Auditor {
    * @throws HoldfastError `MISSING` for a provider that is to have nothing
    */
   async audit(peerId: string, cids: readonly CID[] | undefined, signal: AbortSignal): Promise<AuditSummary> {
-    const summary: AuditSummary = { exchanges: [], unproved: [] }
+    const summary: AuditSummary = { audits: [], outcomes: {}, unproved: [] }
     let any = false
     for await (const rows of this.#pages(peerId, cids)) {
       any = true
       signal.throwIfAborted()
-      await this.#auditRows(peerId, rows, summary, signal)
+      await this.#inTurn(peerId, () => this.#auditRows(peerId, rows, summary, signal))
+      if (this.#transcripts.length >= transcriptsAtOnce) await this.save()
     }
     if (!any && cids === undefined) throw new HoldfastError('MISSING', `provider ${peerId} is to have no shards`)
     await this.save()
@@ -400,6 +459,7 @@ export class Auditor {
     let after: CID | undefined
     for (;;) {
       const rows = await index.listCustody(peerId, { after, limit: pageRows })
+      await this.#components.pause()
       if (rows.length > 0) yield rows
       if (rows.length < pageRows) return
       after = rows.at(-1)!.cid
@@ -409,16 +469,19 @@ export class Auditor {
   async #auditRows(peerId: string, rows: CustodyRow[], summary: AuditSummary, signal: AbortSignal): Promise<void> {
     const { clock } = this.#components
     let left = rows
+    for (const { cid } of rows) this.#placedAnew(peerId, cid)
     for (let attempt = 0; left.length > 0; attempt++) {
       const isLast = attempt === overloadRetriesMax
       const group = this.#groupOf(peerId, askedEpochMs, samplingAll)
       group.challenges = left.map((row) => challengeOf(group.seed, row, 'asked'))
       const exchange = await this.#put(peerId, group, false, signal, !isLast)
       if (exchange === undefined) {
+        // Nobody was asked: there is no transcript of it.
+        summary.outcomes.offline = (summary.outcomes.offline ?? 0) + left.length
         summary.unproved.push(...unprovedOf(peerId, left, 'offline', summary))
         return
       }
-      summary.exchanges.push(exchange)
+      addTo(summary, exchange, peerId)
       const again: CustodyRow[] = []
       for (const [i, outcome] of exchange.outcomes.entries()) {
         if (outcome === 'unknown' && !isLast) again.push(left[i]!)
@@ -449,26 +512,41 @@ export class Auditor {
 
   async #ask(ask: Ask, signal: AbortSignal): Promise<void> {
     const { peerId } = ask
-    if (this.#busy.has(peerId)) return // somebody asks it right now
-    this.#busy.add(peerId)
     try {
-      if (ask.kind === 'repeat') await this.#repeat(peerId, signal)
-      else if (ask.kind === 'whole') await this.#readWhole(peerId, undefined, signal)
-      else await this.#sample(ask, signal)
+      await this.#inTurn(peerId, async () => {
+        if (ask.kind === 'repeat') await this.#repeat(peerId, signal)
+        else if (ask.kind === 'whole') await this.#readWhole(peerId, undefined, signal)
+        else await this.#sample(ask, signal)
+      })
     } catch (error) {
       if (signal.aborted) throw error
       this.#log.error('an audit failed on this side', { provider: peerId, error: messageOf(error) })
-    } finally {
-      this.#busy.delete(peerId)
     }
   }
 
-  async #sample({ peerId, probability, due }: Extract<Ask, { kind: 'sample' }>, signal: AbortSignal): Promise<void> {
+  /** After what is being asked of this provider already. */
+  async #inTurn(peerId: string, work: () => Promise<void>): Promise<void> {
+    const working = (this.#turns.get(peerId) ?? Promise.resolve()).then(work)
+    const turn = working
+      .catch(() => {})
+      .then(() => {
+        if (this.#turns.get(peerId) === turn) this.#turns.delete(peerId)
+      })
+    this.#turns.set(peerId, turn)
+    await working
+  }
+
+  async #sample(
+    { peerId, probability, due, epoch }: Extract<Ask, { kind: 'sample' }>,
+    signal: AbortSignal
+  ): Promise<void> {
     const { index, clock } = this.#components
     const { epochMs, periodMs } = this.#times.sampling
     const now = clock.now()
     const sampling = samplingOf(probability)
     const group = this.#groupOf(peerId, epochMs, sampling)
+    // It had to wait until its epoch was over. The next one's seed is for the request that is planned there.
+    if (group.epoch !== epoch) return
     const chosen = new Set<string>()
     let batch: Challenge[] = []
     const send = async (): Promise<void> => {
@@ -486,6 +564,7 @@ export class Auditor {
     let after: CID | undefined
     for (;;) {
       const rows = await index.listCustody(peerId, { after, limit: pageRows })
+      await this.#components.pause()
       for (const row of rows) if (isSampled(group.seed, row.cid, sampling)) await add(row, 'sampled')
       if (rows.length < pageRows) break
       after = rows.at(-1)!.cid
@@ -512,6 +591,7 @@ export class Auditor {
   async #repeat(peerId: string, signal: AbortSignal): Promise<void> {
     const { clock } = this.#components
     const groups = new Map<string, Series[]>()
+    let reads = 0
     for (const key of dueRepeats(this.#recordOf(peerId).judge, clock.now(), this.#times.judge)) {
       const cid = CID.parse(key.cid)
       if (!(await this.#isToHave(peerId, cid))) {
@@ -520,7 +600,8 @@ export class Auditor {
       }
       const series = key.chunk === null ? undefined : this.#recordOf(peerId).series.find(isOf(key))
       if (series === undefined) {
-        // A read of the whole shard; or one whose request is forgotten: that answers any challenge.
+        // A read of the whole shard; or what was not answered by silence: reading it all answers any challenge. A few at a time.
+        if (reads++ >= wholeRepeatsAtOnce) continue
         await this.#readWhole(peerId, { cid, chunk: key.chunk }, signal)
         continue
       }
@@ -601,9 +682,9 @@ export class Auditor {
     return exchange
   }
 
-  /** How long the first answer took, as far as can be told: each after it may take as long as deadlines give it. */
+  /** How long an answer took, as far as can be told: one stream brings them all. */
   #perAnswer({ elapsedMs }: Exchange, index: number): number {
-    return Math.max(1, elapsedMs - index * this.#times.judge.answerMs)
+    return Math.max(1, Math.round(elapsedMs / (index + 1)))
   }
 
   /** What timed out will be put again just as it was. */
@@ -661,7 +742,9 @@ export class Auditor {
     const { index, random } = this.#components
     const after = cidOfShard(random.bytes(32))
     const [row] = await index.listCustody(peerId, { after, limit: 1 })
-    return (row ?? (await index.listCustody(peerId, { limit: 1 }))[0])?.cid
+    const cid = (row ?? (await index.listCustody(peerId, { limit: 1 }))[0])?.cid
+    if (cid !== undefined) this.#placedAnew(peerId, cid)
+    return cid
   }
 
   /** Whether the provider is there, for whoever doubts it. */
@@ -678,17 +761,21 @@ export class Auditor {
     }
   }
 
+  async #isToHave(peerId: string, cid: CID): Promise<boolean> {
+    return (await this.#debtOf(peerId, cid)) === 'owed'
+  }
+
   /**
    * A provider may let go what was given back to it, and what its lease has ended for: that it does not have such a block is no
    * fault of its own, however the question crossed the release.
    */
-  async #isToHave(peerId: string, cid: CID): Promise<boolean> {
+  async #debtOf(peerId: string, cid: CID): Promise<'owed' | 'given back' | 'lapsed'> {
     const { index, clock } = this.#components
     const holders = await index.findHolders(cid)
     const holder = holders.find(({ provider }) => provider === peerId)
-    if (holder === undefined || holder.state === 'unknown' || holder.state === 'withdrawn') return false
+    if (holder === undefined || holder.state === 'unknown' || holder.state === 'withdrawn') return 'given back'
     const lapsed = await index.listLeasesDue(peerId, clock.now(), lapsedLooked)
-    return !lapsed.some((lease) => equalBytes(lease.cid.bytes, cid.bytes))
+    return lapsed.some((lease) => equalBytes(lease.cid.bytes, cid.bytes)) ? 'lapsed' : 'owed'
   }
 
   async #conclude(
@@ -696,12 +783,20 @@ export class Auditor {
     results: readonly ChallengeResult[],
     { id, issuedAt }: { id: string; issuedAt: number }
   ): Promise<void> {
-    const { clock } = this.#components
+    const { clock, index, onLost } = this.#components
     const kept: ChallengeResult[] = []
     for (const result of results) {
-      const isExcused = result.outcome === 'missing' && !(await this.#isToHave(peerId, CID.parse(result.cid)))
-      if (!isExcused) kept.push(result)
-      else this.#judge(peerId, { kind: 'dropped', now: clock.now(), cid: result.cid })
+      const cid = CID.parse(result.cid)
+      const debt = result.outcome === 'missing' ? await this.#debtOf(peerId, cid) : 'owed'
+      if (debt === 'owed') {
+        kept.push(result)
+        continue
+      }
+      this.#judge(peerId, { kind: 'dropped', now: clock.now(), cid: result.cid })
+      if (debt === 'given back') continue
+      // Nobody's fault, and gone all the same.
+      await index.markHolding(peerId, cid, 'missing')
+      onLost?.()
     }
     if (kept.length === 0) return
     await this.#judge(peerId, { kind: 'batch', now: clock.now(), id, issuedAt, results: kept })
@@ -745,7 +840,8 @@ export class Auditor {
           why: effect.why
         })
         this.#sampling = faulted(this.#sampling, peerId, effect.at, this.#times.sampling)
-        await index.markHolding(peerId, CID.parse(effect.cid), effect.outcome)
+        this.#unmarked.set(`${peerId} ${effect.cid}`, { peerId, cid: effect.cid, outcome: effect.outcome })
+        await this.#markUnmarked()
         isLost = true
       } else if (effect.kind === 'withdrawn') {
         await index.markHolding(peerId, CID.parse(effect.cid), 'withdrawn')
@@ -753,6 +849,14 @@ export class Auditor {
       }
     }
     if (isLost) onLost?.()
+  }
+
+  /** A loss that the index did not take is tried again: the judge will not say it twice. */
+  async #markUnmarked(): Promise<void> {
+    for (const [key, { peerId, cid, outcome }] of [...this.#unmarked]) {
+      await this.#components.index.markHolding(peerId, CID.parse(cid), outcome)
+      this.#unmarked.delete(key)
+    }
   }
 
   #sayIfFallen(peerId: string, before: ProviderRecord, effects: readonly JudgeEffect[]): void {
@@ -774,6 +878,7 @@ export class Auditor {
     const domains = this.#components.peers.domainsOf(peerId)
     const { state, effects } = contacted(this.#outage, { now, peerId, domains, isUp }, this.#times.outage)
     this.#outage = state
+    if (effects.length > 0) this.#isOutageNews = true
     for (const effect of effects) {
       this.#log.warn(effect.kind === 'suspended' ? 'nobody is judged for now' : 'providers are judged again', {
         why: effect.why
@@ -827,6 +932,21 @@ export class Auditor {
 function trustIn(score: ScoreState, config: ScoreConfig): Trust {
   const { weight, standing } = scoreReport(score, score.firstSeenAt, config)
   return { weight, standing }
+}
+
+function addTo({ audits, outcomes }: AuditSummary, exchange: Exchange, provider: string): void {
+  const { transcript, challenges, countersigned, elapsedMs } = exchange
+  for (const [outcome, count] of Object.entries(transcript.outcomes))
+    outcomes[outcome] = (outcomes[outcome] ?? 0) + count
+  if (audits.length >= auditsListed) return
+  audits.push({
+    provider,
+    askedAt: transcript.askedAt,
+    tookMs: elapsedMs,
+    challenges: challenges.length,
+    outcomes: transcript.outcomes,
+    countersigned
+  })
 }
 
 /** Ticks change nothing but what time it is: no reason to write. */

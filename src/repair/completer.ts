@@ -174,7 +174,7 @@ export class Completer {
   }
 
   async #observe(segment: StoredSegment, at: number, provider: string, outcome: PeerOutcome): Promise<void> {
-    this.#components.custody?.(provider, segment.shards[at]!.cid, outcome)
+    await this.#components.custody?.(provider, segment.shards[at]!.cid, outcome)
     if (outcome !== 'missing' && outcome !== 'wrong') return
     await this.#components.index
       .markShard({ segmentId: segment.id, index: at }, provider, outcome)

@@ -52,10 +52,12 @@ export async function renewLeases(
         if (state === 'held') continue
         lost++
         components.log.warn('provider does not keep a leased shard', { provider, cid, state })
+        // A lease that had ended was owed no longer: the block is lost, and that is nobody's fault.
+        const isOwed = due[at]!.leaseUntil > clock.now()
+        if (state !== undefined && isOwed) await components.custody?.(provider, cid, state)
         await index.markHolding(provider, cid, state === 'refused' ? 'withdrawn' : 'missing')
         // Not due any more: it is lost there, whatever the lease said.
         await index.renewed(provider, [cid], clock.now() + limits.committedLeaseMs)
-        if (state !== undefined) components.custody?.(provider, cid, state)
       }
     }
   }

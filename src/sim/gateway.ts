@@ -85,8 +85,8 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     { pace: auditPace }
   )
   await auditor.load()
-  const custody: CustodyObserver = (provider, cid, outcome) => {
-    if (outcome !== 'full') auditor.observed(provider, cid, outcome)
+  const custody: CustodyObserver = async (provider, cid, outcome) => {
+    if (outcome !== 'full') await auditor.observed(provider, cid, outcome)
   }
   const remembered = await index.listProviders()
   directory.remember(remembered)

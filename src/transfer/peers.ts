@@ -5,8 +5,11 @@ import type { ProviderRef } from './provider-client.ts'
 
 export type PeerOutcome = 'ok' | 'offline' | 'timeout' | 'missing' | 'wrong' | 'refused' | 'full' | 'unknown'
 
-/** Told what a request about a whole block has shown of its custody. Nothing is awaited. */
-export type CustodyObserver = (provider: string, cid: CID, outcome: PeerOutcome) => void
+/**
+ * Told what a request about a whole block has shown of its custody. Whoever then writes to the index that the block is lost waits
+ * for it: whether it was owed at all is read there.
+ */
+export type CustodyObserver = (provider: string, cid: CID, outcome: PeerOutcome) => Promise<void>
 
 export interface Peers {
   /** Where new shards may go now. */

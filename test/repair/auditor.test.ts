@@ -127,7 +127,8 @@ async function startAuditor(): Promise<Auditor> {
         const signer = providers.find((one) => one.peerId === peerId)!
         return {
           answers,
-          statement: act(peerId) === 'unsigned' ? undefined : await statementOf(signer, bytes, answers, peerId, clock.time)
+          statement:
+            act(peerId) === 'unsigned' ? undefined : await statementOf(signer, bytes, answers, peerId, clock.time)
         }
       }
     }
@@ -249,13 +250,31 @@ describe('nobody is blamed', () => {
     expect(world.auditor.reportOf(peerId)!.report.custody).toBe(1)
   })
 
-  test('for letting go what its lease has ended for', async () => {
+  test('for letting go what its lease has ended for, which is gone all the same', async () => {
     const [cid] = await keep('a')
     const { peerId } = world.providers[0]!
     world.behaviour.set(peerId, 'forgetful')
     await world.index.renewed(peerId, [cid!], startAt - 1)
     await world.auditor.audit(peerId, undefined, signal)
     expect(world.auditor.reportOf(peerId)!.report.custody).toBe(1)
+    expect(await stateOf(cid!)).toBe('missing')
+    expect(world.lost).toBe(1)
+  })
+
+  test('for what was deleted between the last silence and the verdict', async () => {
+    const cids = await keep('a')
+    await pass(hourMs)
+    const { peerId } = world.providers[3]!
+    world.behaviour.set(peerId, 'silent')
+    while (world.auditor.status().contained === 0) await pass(minuteMs)
+    const isLast = (): boolean =>
+      world.asked.some(({ provider, repeats }) => provider === peerId && repeats?.attempt === 3)
+    while (!isLast()) await pass(minuteMs)
+    await world.index.deleteObject('b', 'a')
+    await pass(hourMs)
+    expect(await stateOf(cids[3]!)).toBeUndefined()
+    expect(world.auditor.reportOf(peerId)!.report.custody).toBe(1)
+    expect(world.auditor.status().contained).toBe(0)
   })
 
   test('for being away, however long', async () => {
@@ -287,6 +306,32 @@ describe('nobody is blamed', () => {
     expect(world.reads).toContain(`${peerId} ${cids[4]}`)
     expect(await stateOf(cids[4]!)).toBe('healthy')
   })
+})
+
+test('an outage that a restart falls into ends for everybody', async () => {
+  const cids = await keep('a')
+  await pass(hourMs)
+  for (const { peerId } of world.providers) world.behaviour.set(peerId, 'silent')
+  while (!world.auditor.status().ownOutage) await pass(minuteMs)
+  await world.auditor.save()
+  world.auditor = await startAuditor() // a natural reaction
+  expect(world.auditor.status().ownOutage).toBe(true)
+  for (const { peerId } of world.providers) world.behaviour.delete(peerId)
+  await pass(2 * hourMs)
+  expect(world.auditor.status()).toMatchObject({ ownOutage: false, contained: 0 })
+  const { peerId } = world.providers[0]!
+  world.behaviour.set(peerId, 'forgetful')
+  await pass(2 * hourMs)
+  expect(await stateOf(cids[0]!), 'judged again').toBe('missing')
+})
+
+test('peers that keep nothing here do not make an outage by going', async () => {
+  await keep('a')
+  await pass(hourMs)
+  const strangers = Array.from({ length: 12 }, (_, i) => `stranger-${i}`)
+  for (const peerId of strangers) world.auditor.presence(peerId, true)
+  for (const peerId of strangers) world.auditor.presence(peerId, false)
+  expect(world.auditor.status().ownOutage).toBe(false)
 })
 
 describe('silence', () => {

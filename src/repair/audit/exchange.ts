@@ -72,7 +72,7 @@ export async function putChallenges(
     signal.throwIfAborted()
     failed = outcomeOfFailure(error)
   }
-  signal.throwIfAborted()
+  // What has come is judged even if nobody waits for it any more: a provider has signed for it.
   const endedAt = clock.now()
   const judged = await judgeAnswers(request, bytes, received, { verifySignature, pause })
   const isOwnDelay = endedAt - askedAt > request.deadlineMs + ownDelayMsMin
