@@ -279,7 +279,8 @@ export class Auditor {
     const { judge: times } = this.#times
     if (now - this.#tickedAt < times.verdictDelayMs / 5) return
     this.#tickedAt = now
-    for (const { provider } of holders) {
+    const waitedFor = [...this.#records].filter(([, record]) => isContained(record.judge)).map(([provider]) => provider)
+    for (const provider of new Set([...holders.map((holder) => holder.provider), ...waitedFor])) {
       for (const { cid, silentAt, nextAt } of this.#recordOf(provider).judge.waiting) {
         const isVerdictDue = silentAt.length > times.repeatGapsMs.length && nextAt <= now
         if (isVerdictDue && !(await this.#isToHave(provider, CID.parse(cid))))
