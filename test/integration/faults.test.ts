@@ -223,10 +223,17 @@ describe('a provider that lies', () => {
 describe('providers that stand still', () => {
   const sizeBytes = 3 * MiB
 
+  beforeAll(async () => {
+    // In the liar's place, which gets no new shards any more.
+    await network.startProvider({ name: 'spare' })
+    await network.gateway.untilOnline(network.providers.length)
+  }, 60_000)
+
   test('as many as the code bears: reads and writes go round them', { timeout }, async () => {
     await put('before', sizeBytes)
     await network.gateway.untilComplete()
-    const frozen = network.providers.slice(0, 2) // 7 providers, 3+4, and a write is acknowledged at five
+    expect((await network.gateway.health(bucket, 'before')).segments[0]).toMatchObject({ code: '3+4', margin: 4 })
+    const frozen = network.providers.slice(0, 2) // and a write is acknowledged at five
     network.freeze(...frozen)
     await put('during', sizeBytes)
     await expectIntact('before', sizeBytes)
