@@ -51,7 +51,7 @@ export interface KnownProvider {
 export interface Trust {
   /** 0 to 1, for placement. */
   weight: number
-  /** `closed`: new shards only where nobody else can take them; `suspended`: none. */
+  /** `closed`: new shards only where nobody else can take them; `suspended`: none. Both are read last. */
   standing: 'vetted' | 'vetting' | 'closed' | 'suspended'
 }
 
@@ -100,8 +100,8 @@ const retryAbsenceShare = 1 / 20
 const retryRecentMaxMs = 20 * secondMs
 const offersAtOnce = 16
 const trusted: Trust = { weight: 1, standing: 'vetted' }
-/** So little that whoever is not a last resort is chosen before. */
-const lastResortWeight = 1e-6
+/** Whoever audits speak against is hedged after this share of the time that others have. */
+const doubtfulLateShare = 1 / 2
 
 export function outcomeOf(error: unknown): RequestOutcome {
   const code: ErrorCode | undefined = error instanceof HoldfastError ? error.code : undefined
@@ -348,11 +348,25 @@ export class ProviderDirectory {
     entry.latencyDeviationMs += (Math.abs(error) - entry.latencyDeviationMs) / 4
   }
 
-  /** When a request to this provider is late, by its own history. */
+  /**
+   * When a request to this provider is late, by its own history; half of that where audits speak against it, since a
+   * wait for it is more often in vain. Not in vetting: in a new network that is everybody, and says nothing.
+   */
   lateAfterMs(peerId: string): number {
+    const standing = this.standing(peerId)
+    const share = standing === 'closed' || standing === 'suspended' ? doubtfulLateShare : 1
     const entry = this.#entries.get(peerId)
-    if (entry === undefined || entry.latencyMs === null) return secondMs
-    return Math.min(3 * secondMs, Math.max(150, entry.latencyMs + 4 * entry.latencyDeviationMs))
+    if (entry === undefined || entry.latencyMs === null) return share * secondMs
+    return share * Math.min(3 * secondMs, Math.max(150, entry.latencyMs + 4 * entry.latencyDeviationMs))
+  }
+
+  /** What audits have shown of it. */
+  standing(peerId: string): Trust['standing'] {
+    return this.#trustOf(peerId).standing
+  }
+
+  #trustOf(peerId: string): Trust {
+    return this.#components.trustOf?.(peerId) ?? trusted
   }
 
   target(peerId: string): ProviderTarget | undefined {
@@ -372,22 +386,25 @@ export class ProviderDirectory {
   /**
    * Where new shards may go.
    *
-   * @param withLastResort those too that should get none while others can take them: for rebuilding what is lost, which is better
-   * off with a provider that has lost a few shards than nowhere
+   * @param withLastResort those too that should get none while others can take them: for rebuilding what is lost, which
+   * is better off with a provider that has lost a few shards than nowhere
    */
-  candidates(withLastResort = false): Array<{ peerId: string; domains: string[]; freeBytes: number; score: number }> {
+  candidates(
+    withLastResort = false
+  ): Array<{ peerId: string; domains: string[]; freeBytes: number; score: number; isLastResort: boolean }> {
     const found = []
     for (const { target, offer, domains, state, outcomes, latencyMs } of this.#entries.values()) {
       if (state !== 'online' || offer === undefined || !offer.accepting || offer.freeBytes === 0) continue
-      const trust = this.#components.trustOf?.(target.peerId) ?? trusted
+      const trust = this.#trustOf(target.peerId)
       const isLastResort = trust.standing === 'closed'
       if (trust.standing === 'suspended' || (isLastResort && !withLastResort)) continue
-      const weight = isLastResort ? lastResortWeight : trust.weight
+      // Its weight is nothing; among its like, what requests to it have shown is left.
+      const weight = isLastResort ? 1 : trust.weight
       const good = outcomes.ok + 1
       const bad = 10 * (outcomes.missing + outcomes.wrong) + outcomes.timeout + outcomes.offline
       // Reliability first; latency decides between equals (halved at one second).
       const score = weight * (good / (good + bad)) * (1 / (1 + (latencyMs ?? 100) / secondMs))
-      found.push({ peerId: target.peerId, domains, freeBytes: offer.freeBytes, score })
+      found.push({ peerId: target.peerId, domains, freeBytes: offer.freeBytes, score, isLastResort })
     }
     return found
   }

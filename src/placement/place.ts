@@ -1,7 +1,9 @@
 /**
  * Placement, a pure function: candidates and randomness in, plan out. No two shards of a segment on one provider; no
- * failure domain with more than `floor(m / 2)` (at least one) of them; among the rest the better of two random choices
- * weighted by free space ("the power of two choices", Mitzenmacher 2001).
+ * failure domain with more than `floor(m / 2)` (at least one) of them; among the rest two random choices weighted by
+ * score and free space, the better one favoured (after "the power of two choices", Mitzenmacher 2001). Free space is
+ * what a provider says of itself, so it counts up to a bound; the score is measured, so it counts in both steps. Who is
+ * a last resort gets only what none of the others could take.
  */
 
 import { limits } from '../base/limits.ts'
@@ -14,6 +16,8 @@ export interface Candidate {
   freeBytes: number
   /** 0 (avoid) to 1 (proven and quick). */
   score: number
+  /** Gets a shard only where nobody else can take it; among such, the score decides as among others. */
+  isLastResort?: boolean
 }
 
 export interface CodeShape {
@@ -40,6 +44,14 @@ export interface PlacementPlan {
   unplaced: number[]
 }
 
+/**
+ * Free space counts up to so many times the median of those who could take a shard. Nothing shows that space which is
+ * stated is there, and without a bound whoever states 100 TB among disks of 1 TB is drawn nearly always, vetted or not.
+ * The factor stays below the 4 by which vetting divides a score: else a newcomer's word would make up for what it has
+ * yet to prove. The price: a disk of ten times the median fills at twice its rate until the others are full.
+ */
+export const roomMedians = 2
+
 /** Shards of one segment that a failure domain may hold. */
 export function domainShardsMax({ m }: CodeShape): number {
   return Math.max(1, Math.floor(m / 2))
@@ -59,40 +71,75 @@ export function place(request: PlacementRequest, candidates: readonly Candidate[
   }
   for (const { domains } of request.held) occupy(domains)
 
-  let pool = candidates.filter(
+  const able = candidates.filter(
     (c) => c.freeBytes >= request.shardBytes && !used.has(c.peerId) && request.excluded?.has(c.peerId) !== true
   )
   const fits = (c: Candidate): boolean => c.domains.every((domain) => (perDomain.get(domain) ?? 0) < perDomainMax)
   const assigned = new Map<number, Candidate>()
-  const unplaced: number[] = []
-  for (const index of request.wanted) {
-    pool = pool.filter(fits)
-    if (pool.length === 0) {
-      unplaced.push(index)
-      continue
+  let unplaced = [...request.wanted]
+  // Whoever is a last resort is looked at when all others are full: no weight, however small, keeps that promise.
+  for (const isLastResort of [false, true]) {
+    let pool = weighted(able.filter((c) => (c.isLastResort ?? false) === isLastResort))
+    const left: number[] = []
+    for (const index of unplaced) {
+      pool = pool.filter(({ candidate }) => fits(candidate))
+      const choice = ofTwo(pool, random)
+      if (choice === undefined) {
+        left.push(index)
+        continue
+      }
+      assigned.set(index, choice.candidate)
+      occupy(choice.candidate.domains)
+      pool = pool.filter((entry) => entry !== choice)
     }
-    const choice = better(draw(pool, random), draw(pool, random))
-    assigned.set(index, choice)
-    occupy(choice.domains)
-    pool = pool.filter((c) => c !== choice)
+    unplaced = left
   }
   return { assigned, unplaced }
 }
 
-/** A candidate with probability in proportion to its free space. */
-function draw(pool: readonly Candidate[], random: Random): Candidate {
-  let total = 0
-  for (const { freeBytes } of pool) total += freeBytes
-  let at = random.next() * total
-  for (const candidate of pool) {
-    at -= candidate.freeBytes
-    if (at < 0) return candidate
-  }
-  return pool[pool.length - 1]!
+interface Weighted {
+  candidate: Candidate
+  weight: number
 }
 
-function better(a: Candidate, b: Candidate): Candidate {
-  return b.score > a.score ? b : a
+/** Score times free space, the latter up to `roomMedians` times the (lower) median of these. */
+function weighted(candidates: readonly Candidate[]): Weighted[] {
+  const room = candidates.map(({ freeBytes }) => freeBytes).sort((a, b) => a - b)
+  const mostBytes = roomMedians * (room[(room.length - 1) >> 1] ?? 0)
+  return candidates.map((candidate) => ({
+    candidate,
+    weight: candidate.score * Math.min(candidate.freeBytes, mostBytes)
+  }))
+}
+
+/**
+ * Two different ones are drawn, and the second takes the first one's place where its score is higher, by chance: never
+ * at the same score, nearly always where the first one's is near nothing. Not always, or whoever is alone at the bottom
+ * would get no shard at all, and a newcomer none to prove itself with.
+ */
+function ofTwo(pool: readonly Weighted[], random: Random): Weighted | undefined {
+  const first = draw(pool, random)
+  const second = draw(pool, random, first)
+  if (first === undefined || second === undefined) return first
+  const [before, after] = [first.candidate.score, second.candidate.score]
+  return random.next() * after < after - before ? second : first
+}
+
+/** One with probability in proportion to its weight; any of them where none has a weight. `taken` is not among them. */
+function draw(pool: readonly Weighted[], random: Random, taken?: Weighted): Weighted | undefined {
+  let total = 0
+  for (const entry of pool) if (entry !== taken) total += entry.weight
+  let at = random.next() * total
+  let last: Weighted | undefined // where rounding leads past the end
+  for (const entry of pool) {
+    if (entry === taken || entry.weight === 0) continue
+    last = entry
+    at -= entry.weight
+    if (at < 0) return entry
+  }
+  if (last !== undefined) return last
+  const others = pool.filter((entry) => entry !== taken)
+  return others[Math.floor(random.next() * others.length)]
 }
 
 /**

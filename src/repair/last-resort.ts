@@ -9,6 +9,7 @@ export function withLastResort(directory: ProviderDirectory): Peers {
     state: (peerId) => directory.state(peerId),
     domainsOf: (peerId) => directory.domainsOf(peerId),
     lateAfterMs: (peerId) => directory.lateAfterMs(peerId),
+    standing: (peerId) => directory.standing(peerId),
     report: (peerId, outcome, elapsedMs) => directory.report(peerId, outcome, elapsedMs)
   }
 }

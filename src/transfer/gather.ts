@@ -1,7 +1,8 @@
 /**
  * Fetching shards of one segment: those that are wanted where they can be had, any `k` where they cannot. Every byte is
  * checked against its CID here, whoever sent it. A provider that is late by its own history is hedged with one more shard;
- * what is no longer needed is cancelled.
+ * what is no longer needed is cancelled. Where there is a choice, providers that audits speak against come after others,
+ * however quick they are.
  */
 import { type Clock, withDeadline } from '../base/clock.ts'
 import { HoldfastError, messageOf } from '../base/errors.ts'
@@ -57,6 +58,19 @@ export interface GatherComponents {
 
 const defaultGetTimeoutMs = 10 * secondMs
 
+/** How good the prospect of a shard is: lower is asked first. */
+const prospects = {
+  online: 0,
+  /** Not asked yet by this process. */
+  unknown: 1,
+  closed: 2,
+  suspended: 3,
+  /** Offline, or let a request time out. */
+  unlikely: 4,
+  /** Known to be lost, tried when nothing else is left. */
+  lost: 5
+} as const
+
 /** @throws HoldfastError `UNREADABLE` when fewer than `k` shards can be had, and not all that are wanted */
 export function gather(components: GatherComponents, request: GatherRequest): Promise<Gathered> {
   return new Gather(components, request).run()
@@ -83,7 +97,7 @@ class Gather {
   }
 
   async run(): Promise<Gathered> {
-    const { signal, shards, wanted } = this.#request
+    const { signal, shards } = this.#request
     signal?.throwIfAborted()
     const onAbort = (): void => this.#end(() => this.#done.reject(signal?.reason))
     signal?.addEventListener('abort', onAbort, { once: true })
@@ -94,8 +108,7 @@ class Gather {
     this.#queue = shards
       .filter((shard) => shard.bytes > 0 && shard.provider !== undefined)
       .sort((a, b) => this.#order(a, b, rank))
-    const likely = new Set(this.#queue.filter((shard) => rank.get(shard)! < 2).map(({ index }) => index))
-    this.#degraded = wanted.some((index) => !this.#have.has(index) && !likely.has(index))
+    this.#degraded = this.#isDegradedFromStart(rank)
     this.#pump()
     try {
       return await this.#done.promise
@@ -104,17 +117,34 @@ class Gather {
     }
   }
 
-  /** 0: should answer; 1: might; 2: unlikely; 3: known to be lost, tried when nothing else is left. */
+  /**
+   * Whether any `k` are fetched at once: where not all that is wanted can be expected, or where some of it is at a
+   * suspended provider and `k` others cost no more requests, only the decoding. A read of fewer than `k` shards goes to
+   * that provider all the same, with a short wait: it would cost others several times the bytes. For a closed provider,
+   * which as a rule still has what it should, decoding every read is too much.
+   */
+  #isDegradedFromStart(rank: ReadonlyMap<ShardToFetch, number>): boolean {
+    const { wanted, code } = this.#request
+    const best = (worst: number): Set<number> =>
+      new Set([
+        ...this.#have.keys(),
+        ...this.#queue.filter((shard) => rank.get(shard)! <= worst).map(({ index }) => index)
+      ])
+    const likely = best(prospects.suspended)
+    if (!wanted.every((index) => likely.has(index))) return true
+    const open = best(prospects.closed)
+    return wanted.length >= code.k && open.size >= code.k && !wanted.every((index) => open.has(index))
+  }
+
   #rank(shard: ShardToFetch): number {
-    if (
-      shard.provider === undefined ||
-      shard.state === 'missing' ||
-      shard.state === 'wrong' ||
-      shard.state === 'withdrawn'
-    )
-      return 3
-    const state = this.#components.peers.state(shard.provider)
-    return state === 'online' ? 0 : state === 'unknown' ? 1 : 2
+    const { provider, state } = shard
+    if (provider === undefined || state === 'missing' || state === 'wrong' || state === 'withdrawn')
+      return prospects.lost
+    const { peers } = this.#components
+    const seen = peers.state(provider)
+    if (seen !== 'online' && seen !== 'unknown') return prospects.unlikely
+    const standing = peers.standing?.(provider)
+    return standing === 'closed' || standing === 'suspended' ? prospects[standing] : prospects[seen]
   }
 
   #order(a: ShardToFetch, b: ShardToFetch, rank: Map<ShardToFetch, number>): number {

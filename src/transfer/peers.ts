@@ -1,5 +1,6 @@
 /** What sending and fetching need to know of providers; the gateway's directory gives it. */
 import type { CID } from 'multiformats/cid'
+import type { Standing } from '../custody/score.ts'
 import type { Candidate } from '../placement/place.ts'
 import type { ProviderRef } from './provider-client.ts'
 
@@ -20,5 +21,7 @@ export interface Peers {
   domainsOf: (peerId: string) => string[]
   /** A request that has taken longer than this is late, by the provider's own history. */
   lateAfterMs: (peerId: string) => number
+  /** What audits have shown of it; everybody is trusted where nothing audits. */
+  standing?: (peerId: string) => Standing
   report: (peerId: string, outcome: PeerOutcome, elapsedMs?: number) => void
 }

@@ -3,8 +3,9 @@ import { HoldfastError } from '../../src/base/errors.ts'
 import { dayMs, hourMs, minuteMs, secondMs } from '../../src/base/limits.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { systemRandom } from '../../src/base/system.ts'
-import { domainLabels, ProviderDirectory, type ProviderTarget } from '../../src/discovery/directory.ts'
+import { domainLabels, ProviderDirectory, type ProviderTarget, type Trust } from '../../src/discovery/directory.ts'
 import type { Offer } from '../../src/market/offer.ts'
+import { withLastResort } from '../../src/repair/last-resort.ts'
 
 interface FakeProvider {
   addresses: string[]
@@ -13,7 +14,7 @@ interface FakeProvider {
 }
 
 /** A directory over providers that a test can move, kill and change, and a clock that it sets. */
-function world(providers: Record<string, FakeProvider>) {
+function world(providers: Record<string, FakeProvider>, trust?: Record<string, Trust>) {
   const time = { now: 1_000_000 }
   const asked: string[] = []
   const directory = new ProviderDirectory({
@@ -51,7 +52,8 @@ function world(providers: Record<string, FakeProvider>) {
       sleep: (_ms, signal) => new Promise((_, reject) => signal?.addEventListener('abort', () => reject(signal.reason)))
     },
     random: systemRandom,
-    log: silentLog
+    log: silentLog,
+    ...(trust === undefined ? {} : { trustOf: (peerId: string) => trust[peerId]! })
   })
   const ids = (): string[] =>
     directory
@@ -181,6 +183,51 @@ describe('the provider directory', () => {
     }
     expect(directory.lateAfterMs('quick')).toBeLessThan(300)
     expect(directory.lateAfterMs('slow')).toBeGreaterThan(850)
+  })
+})
+
+describe('what audits have shown', () => {
+  const providers = { proven: alive(), young: alive(), closed: alive(), suspended: alive() }
+  const trust: Record<string, Trust> = {
+    proven: { weight: 1, standing: 'vetted' },
+    young: { weight: 0.25, standing: 'vetting' },
+    closed: { weight: 0, standing: 'closed' },
+    suspended: { weight: 0, standing: 'suspended' }
+  }
+
+  it('decides who gets new shards: the closed for rebuilding, and then marked as a last resort', async () => {
+    const { directory, ids } = world(providers, trust)
+    await directory.refresh()
+    expect(ids()).toEqual(['proven', 'young'])
+    const all = Object.fromEntries(
+      withLastResort(directory)
+        .candidates()
+        .map((c) => [c.peerId, c])
+    )
+    expect(Object.keys(all).sort()).toEqual(['closed', 'proven', 'young'])
+    expect(Object.values(all).map(({ peerId, isLastResort }) => [peerId, isLastResort])).toEqual(
+      expect.arrayContaining([
+        ['closed', true],
+        ['proven', false],
+        ['young', false]
+      ])
+    )
+    expect(all.young!.score).toBeCloseTo(all.proven!.score / 4)
+    expect(all.closed!.score).toBeGreaterThan(0) // or nothing would be left to tell it from its like
+  })
+
+  it('decides how long a read waits: half as long where they speak against a provider, not where it is new', async () => {
+    const { directory } = world(providers, trust)
+    await directory.refresh()
+    const late = (): number[] => Object.keys(providers).map((peerId) => directory.lateAfterMs(peerId))
+    expect(late()).toEqual([1000, 1000, 500, 500])
+    for (let i = 0; i < 50; i++) for (const peerId of Object.keys(providers)) directory.report(peerId, 'ok', 400)
+    const [proven, young, closed, suspended] = late()
+    expect(proven).toBeGreaterThan(400)
+    expect([young, closed, suspended]).toEqual([proven, proven! / 2, proven! / 2])
+    expect(Object.keys(providers).map((peerId) => withLastResort(directory).standing!(peerId))).toEqual(
+      Object.values(trust).map(({ standing }) => standing)
+    )
   })
 })
 

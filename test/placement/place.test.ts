@@ -7,7 +7,8 @@ import {
   domainShardsMax,
   independentDomains,
   place,
-  quorumOf
+  quorumOf,
+  roomMedians
 } from '../../src/placement/place.ts'
 
 const randomOf = (numbers: () => number): Random => ({
@@ -27,6 +28,38 @@ const world = fc.record({
 
 const candidatesOf = (domainOf: number[], free: number[]): Candidate[] =>
   domainOf.map((domain, i) => ({ peerId: `p${i}`, domains: [`op:${domain}`], freeBytes: free[i]!, score: (i % 3) / 3 }))
+
+/** Lehmer's generator: chance that can be had again. */
+const seeded = (seed: number): Random => {
+  let at = seed
+  return randomOf(() => {
+    at = (at * 48271) % 2147483647
+    return at / 2147483647
+  })
+}
+
+const worldWithLastResorts = fc.record({
+  code: fc.record({ k: fc.integer({ min: 1, max: 6 }), m: fc.integer({ min: 2, max: 6 }) }),
+  seed: fc.integer({ min: 1, max: 2 ** 31 - 2 }),
+  candidates: fc
+    .array(
+      fc.record({
+        domain: fc.integer({ min: 0, max: 6 }),
+        freeBytes: fc.oneof(fc.integer({ min: 0, max: 1000 }), fc.constant(1e15)),
+        score: fc.oneof(fc.double({ min: 0, max: 1, noNaN: true }), fc.constantFrom(0, 1)),
+        isLastResort: fc.boolean()
+      }),
+      { maxLength: 30 }
+    )
+    .map((all) => all.map(({ domain, ...rest }, i) => ({ peerId: `p${i}`, domains: [`op:${domain}`], ...rest })))
+})
+
+const requestFor = (code: { k: number; m: number }) => ({
+  code,
+  shardBytes: 100,
+  wanted: Array.from({ length: code.k + code.m }, (_, i) => i),
+  held: []
+})
 
 describe('placement', () => {
   it('never gives one provider two shards, one domain too many, or a full provider any', () => {
@@ -86,24 +119,116 @@ describe('placement', () => {
     )
   })
 
-  it('prefers room: a provider with nine times the free space gets most of the shards', () => {
-    let seed = 1
-    const next = (): number => {
-      seed = (seed * 48271) % 2147483647
-      return seed / 2147483647
+  it('gives the same plan for the same randomness', () => {
+    fc.assert(
+      fc.property(worldWithLastResorts, ({ candidates, code, seed }) => {
+        const plan = (): Array<[number, string]> =>
+          [...place(requestFor(code), candidates, seeded(seed)).assigned].map(([index, { peerId }]) => [index, peerId])
+        expect(plan()).toEqual(plan())
+      })
+    )
+  })
+
+  it('never gives a last resort what one of the others could take', () => {
+    fc.assert(
+      fc.property(worldWithLastResorts, ({ candidates, code, seed }) => {
+        const { assigned } = place(requestFor(code), candidates, seeded(seed))
+        const chosen = [...assigned.values()]
+        const perDomain = (domain: string): number => chosen.filter(({ domains }) => domains[0] === domain).length
+        for (const { domains } of chosen) expect(perDomain(domains[0]!)).toBeLessThanOrEqual(domainShardsMax(code))
+        expect(new Set(chosen).size).toBe(chosen.length)
+        for (const { domains } of chosen.filter(({ isLastResort }) => isLastResort)) {
+          const couldHaveTaken = candidates.filter(
+            (c) =>
+              !c.isLastResort &&
+              c.freeBytes >= 100 &&
+              !chosen.includes(c) &&
+              (c.domains[0] === domains[0] || perDomain(c.domains[0]!) < domainShardsMax(code))
+          )
+          expect(couldHaveTaken).toEqual([])
+        }
+      })
+    )
+  })
+
+  it('gives last resorts what the others cannot take, be their score nothing or their space without end', () => {
+    const open = candidatesOf([0, 1], [100, 100]).map((c) => ({ ...c, score: 1e-9 }))
+    const closed = candidatesOf([0, 0, 2, 3], [0, 0, 1e15, 1e15])
+      .slice(2)
+      .map((c) => ({ ...c, score: 1, isLastResort: true }))
+    for (let seed = 1; seed <= 200; seed++) {
+      const of = (wanted: number[]): string[] =>
+        [
+          ...place({ code: { k: 1, m: 3 }, shardBytes: 100, wanted, held: [] }, [...closed, ...open], seeded(seed))
+            .assigned
+        ]
+          .map(([, { peerId }]) => peerId)
+          .sort()
+      expect(of([0, 1])).toEqual(['p0', 'p1'])
+      expect(of([0, 1, 2, 3])).toEqual(['p0', 'p1', 'p2', 'p3'])
     }
-    const candidates = candidatesOf([0, 1], [9000, 1000]).map((c) => ({ ...c, score: 1 }))
-    let large = 0
-    for (let i = 0; i < 1000; i++) {
-      const { assigned } = place(
-        { code: { k: 1, m: 2 }, shardBytes: 1, wanted: [0], held: [] },
-        candidates,
-        randomOf(next)
+  })
+
+  /** How often each of these gets the one shard of a segment that is to be placed. */
+  const shares = (candidates: Candidate[], draws = 4000): Map<string, number> => {
+    const random = seeded(7)
+    const found = new Map(candidates.map(({ peerId }) => [peerId, 0]))
+    for (let i = 0; i < draws; i++) {
+      const request = { code: { k: 1, m: 2 }, shardBytes: 1, wanted: [0], held: [] }
+      const { peerId } = place(request, candidates, random).assigned.get(0)!
+      found.set(peerId, found.get(peerId)! + 1 / draws)
+    }
+    return found
+  }
+  const many = (n: number, more: (i: number) => Partial<Candidate> = () => ({})): Candidate[] =>
+    Array.from({ length: n }, (_, i) => ({
+      peerId: `p${i}`,
+      domains: [`op:${i}`],
+      freeBytes: 1e12,
+      score: 1,
+      ...more(i)
+    }))
+
+  it('prefers room, up to the bound: twice the space gets twice the shards', () => {
+    const of = shares(many(10, (i) => (i === 0 ? { freeBytes: 2e12 } : {})))
+    expect(of.get('p0')!).toBeGreaterThan(1.7 / 11)
+    expect(of.get('p0')!).toBeLessThan(2.3 / 11)
+  })
+
+  it('gives shares that follow the score, more than in proportion, and some to whoever is alone at the bottom', () => {
+    const of = shares(many(10, (i) => (i === 0 ? { score: 0.25 } : i < 4 ? { score: 0.5 } : {})))
+    const [lowest, middle, high] = [of.get('p0')!, of.get('p1')!, of.get('p9')!]
+    expect(lowest).toBeGreaterThan(0)
+    expect(lowest).toBeLessThan(0.25 * high)
+    expect(middle).toBeLessThan(0.6 * high)
+    expect(middle).toBeGreaterThan(lowest)
+  })
+
+  it('gives nobody more for free space beyond the bound, and a newcomer few shards whatever it says', () => {
+    const atBound = roomMedians * 1e12
+    const newcomer = (freeBytes: number): number =>
+      shares(many(12, (i) => (i === 0 ? { freeBytes, score: 0.25 } : {}))).get('p0')!
+    expect(newcomer(1e20)).toBe(newcomer(atBound))
+    expect(newcomer(1e20)).toBeGreaterThan(0)
+    expect(newcomer(1e20)).toBeLessThan(0.25 / 12)
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 3, max: 30 }),
+        fc.integer({ min: 1, max: 2 ** 31 - 2 }),
+        fc.double({ min: 1, max: 1e6, noNaN: true }),
+        (n, seed, boast) => {
+          const chosen = (freeBytes: number): string[] =>
+            [
+              ...place(
+                requestFor({ k: 2, m: 2 }),
+                many(n, (i) => (i === 0 ? { freeBytes } : {})),
+                seeded(seed)
+              ).assigned
+            ].map(([, { peerId }]) => peerId)
+          expect(chosen(atBound * boast)).toEqual(chosen(atBound))
+        }
       )
-      if (assigned.get(0)!.peerId === 'p0') large++
-    }
-    expect(large).toBeGreaterThan(800)
-    expect(large).toBeLessThan(990)
+    )
   })
 })
 

@@ -3,6 +3,7 @@ import { HoldfastError } from '../../src/base/errors.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { systemClock, systemRandom } from '../../src/base/system.ts'
 import { type CID, cidOfShard } from '../../src/content/cid.ts'
+import type { Standing } from '../../src/custody/score.ts'
 import { gather } from '../../src/transfer/gather.ts'
 import { LeaseGuard } from '../../src/transfer/lease-guard.ts'
 import type { PeerOutcome, Peers } from '../../src/transfer/peers.ts'
@@ -17,6 +18,9 @@ class Network implements Pick<ProviderClient, 'putShard' | 'getShard'> {
   readonly behaviour = new Map<string, Behaviour>()
   readonly reports: Array<[string, PeerOutcome]> = []
   readonly asked: string[] = []
+  /** By peer; whoever is not here is vetted. */
+  readonly standings = new Map<string, Standing>()
+  readonly lateAfterMs = new Map<string, number>()
 
   constructor(behaviours: Record<string, Behaviour>) {
     for (const [peer, behaviour] of Object.entries(behaviours)) {
@@ -31,7 +35,8 @@ class Network implements Pick<ProviderClient, 'putShard' | 'getShard'> {
     target: (peerId) => ({ peerId, dataUrls: ['https://127.0.0.1:1'], addresses: [] }),
     state: () => 'online',
     domainsOf: (peerId) => [`op:${peerId}`],
-    lateAfterMs: () => 30,
+    lateAfterMs: (peerId) => this.lateAfterMs.get(peerId) ?? 30,
+    standing: (peerId) => this.standings.get(peerId) ?? 'vetted',
     report: (peerId, outcome) => void this.reports.push([peerId, outcome])
   }
 
@@ -78,6 +83,11 @@ const shardsOf = (n: number) =>
     const bytes = new Uint8Array(100).fill(index)
     return { index, bytes, cid: cidOfShard(bytes) }
   })
+
+const standings = (net: Network, letters: string): void => {
+  const kinds: Record<string, Standing> = { v: 'vetted', n: 'vetting', c: 'closed', s: 'suspended' }
+  for (const [i, letter] of [...letters].entries()) net.standings.set(`p${i}`, kinds[letter]!)
+}
 
 const network = (letters: string): Network => {
   const kinds: Record<string, Behaviour> = { o: 'good', x: 'dead', s: 'stalls', f: 'full', l: 'lies', m: 'forgets' }
@@ -216,6 +226,49 @@ describe('gather', () => {
     await expect(gather(net.components, { ...request, wanted: [0, 1, 2] })).rejects.toMatchObject({
       code: 'UNREADABLE'
     })
+  })
+
+  // v vetted, n in vetting, c closed, s suspended: who is asked for data shards 0 to 2, and not found wanting.
+  it.each([
+    ['vvvvvv', [0, 1, 2]],
+    ['nnnvvv', [0, 1, 2]],
+    ['cvvvvv', [0, 1, 2]],
+    ['svvvvv', [1, 2, 3]],
+    ['svvcvv', [1, 2, 4]],
+    ['ssvcvs', [2, 3, 4]],
+    ['svvsss', [0, 1, 2]],
+    ['ssssss', [0, 1, 2]]
+  ])('of a whole segment at %s asks %j', async (letters, asked) => {
+    const { net, request, shards } = await stored('oooooo')
+    standings(net, letters)
+    for (const i of [0, 1, 2, 3, 4, 5]) net.lateAfterMs.set(`p${i}`, letters[i] === 's' ? 500 : 1000)
+    const { shards: got } = await gather(net.components, { ...request, wanted: [0, 1, 2] })
+    expect([...net.asked].sort()).toEqual(asked.map((i) => `p${i}`))
+    for (const [index, bytes] of got) expect(bytes).toEqual(shards[index]!.bytes)
+  })
+
+  it('of one shard goes to a suspended provider all the same, rather than fetch several others', async () => {
+    const { net, request } = await stored('oooooo')
+    standings(net, 'svvvvv')
+    const { complete } = await gather(net.components, { ...request, wanted: [0] })
+    expect([complete, net.asked]).toEqual([true, ['p0']])
+  })
+
+  it('turns to the closed and the suspended after others, quick as they are', async () => {
+    const { net, request } = await stored('xxxxoo')
+    standings(net, 'vvvvsc')
+    for (const [peer, ms] of Object.entries({ p3: 900, p4: 100, p5: 200 })) net.lateAfterMs.set(peer, ms)
+    await expect(gather(net.components, { ...request, wanted: [0, 1, 2] })).rejects.toMatchObject({
+      code: 'UNREADABLE'
+    })
+    expect(net.asked.slice(3)).toEqual(['p3', 'p5', 'p4'])
+  })
+
+  it('has the shards at suspended providers where no others are left', async () => {
+    const { net, request } = await stored('xxxooo')
+    standings(net, 'vvvsss')
+    const { shards: got } = await gather(net.components, { ...request, wanted: [0, 1, 2] })
+    expect([...got.keys()].sort()).toEqual([3, 4, 5])
   })
 
   it('can be told to stop', async () => {
