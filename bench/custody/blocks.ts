@@ -2,6 +2,7 @@
  * Blocks without memory: each is one BLAKE3 chunk, made when it is asked for, and found by its digest in a table of a few
  * bytes a block.
  */
+import { setImmediate } from 'node:timers/promises'
 import { check } from '../../src/base/errors.ts'
 import { KiB } from '../../src/base/limits.ts'
 import { blake3 } from '../../src/content/blake3.ts'
@@ -9,6 +10,7 @@ import { seededBytes } from '../data.ts'
 
 export const blockBytes = KiB
 export const blocksMax = 2 ** 24
+const hashesInTurn = 1000
 
 export class Blocks {
   readonly #bytes: Buffer
@@ -32,19 +34,30 @@ export class BlockTable {
   readonly #starts: Uint32Array
   readonly #mask: number
 
-  constructor(blocks: Blocks, count: number) {
+  private constructor(count: number) {
     check(count > 0 && count <= blocksMax, `1 to ${blocksMax} blocks, not ${count}`)
     this.#places = new Uint32Array(2 ** Math.ceil(Math.log2(2 * count)))
     this.#starts = new Uint32Array(2 * count)
     this.#mask = this.#places.length - 1
+  }
+
+  static async of(blocks: Blocks, count: number): Promise<BlockTable> {
+    const table = new BlockTable(count)
     for (let index = 0; index < count; index++) {
-      const [low, high] = startOf(blake3(blocks.at(index)))
-      this.#starts[2 * index] = low
-      this.#starts[2 * index + 1] = high
-      let place = low & this.#mask
-      while (this.#places[place] !== 0) place = (place + 1) & this.#mask
-      this.#places[place] = index + 1
+      table.#add(index, blake3(blocks.at(index)))
+      // What the native hash holds outside the heap, 2.6 kB a call, goes with the next turn of the event loop.
+      if (index % hashesInTurn === 0) await setImmediate()
     }
+    return table
+  }
+
+  #add(index: number, digest: Uint8Array): void {
+    const [low, high] = startOf(digest)
+    this.#starts[2 * index] = low
+    this.#starts[2 * index + 1] = high
+    let place = low & this.#mask
+    while (this.#places[place] !== 0) place = (place + 1) & this.#mask
+    this.#places[place] = index + 1
   }
 
   get bytes(): number {

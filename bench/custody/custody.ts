@@ -173,9 +173,9 @@ function notesOf(reports: readonly GatewayReport[], { perProof }: Costs): string
     "gatewayCpu: of the process, all threads, without the simulated providers, which run in the same process: CPU time is read before and after each of their answers, which nothing interrupts. Garbage they leave is collected at the gateway's expense.",
     `Blocks are one chunk of ${blockBytes} bytes, so that none is kept in memory. Proofs of blocks of 1 MiB are ${perProof.bytes} bytes longer and take longer to check: figures with MiB in their name have those added by arithmetic, with the costs measured below; gatewayCpuMiB also has the hashing of whole reads, but not receiving them.`,
     'Shards were last proved as long ago as they would have been after weeks of audits; the first hour is not measured.',
-    `Resident sets and heaps are after a garbage collection, in a process of its own: before the first audit, when measuring began, and at the end. They include what the simulated providers find blocks by, ${tables} MB.`,
+    `Resident sets and heaps are after garbage collections, in a process of its own: before the first audit, when measuring began, and at the end. They include what the simulated providers find blocks by, ${tables} MB.`,
     'index: pages in use, of the file and its log. It grows by transcripts until there are 200,000, or they are 30 days old.',
-    'challengedInHour: providers that were asked at least once in each hour. longestGap: the longest that any went without a challenge.',
+    'challengedInHour: providers that were asked at least once in each hour. longestGap: the longest that any went without a challenge. They fall short where the draw of an epoch gives no shard and none is due: then nothing is asked.',
     `Every outcome was ok, and ${replayed} transcripts were replayed offline and found agreed, before the figures counted.`
   ]
 }

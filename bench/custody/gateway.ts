@@ -3,6 +3,7 @@
  * look to the next. Anything but honest answers found honest ends it.
  */
 import { DatabaseSync } from 'node:sqlite'
+import { setImmediate } from 'node:timers/promises'
 import type { Clock } from '../../src/base/clock.ts'
 import { HoldfastError } from '../../src/base/errors.ts'
 import { hourMs } from '../../src/base/limits.ts'
@@ -21,6 +22,7 @@ import type { GatewayJob, GatewayMessage, GatewayReport, Hour, Memory } from './
 import { identityNamed, peerIdsOf, SimulatedProviders } from './providers.ts'
 
 const replayedMax = 100
+const collections = 3
 
 /** Set by hand; nothing it is asked to wait for comes before the work is done. */
 class HandClock implements Clock {
@@ -172,7 +174,7 @@ class Gateway {
         secretKey: identity.privateKey.raw.subarray(0, 32),
         verifySignature,
         random: seededRandom(`audits ${job.seed}`),
-        pause: () => new Promise((resolve) => setImmediate(resolve))
+        pause: () => setImmediate()
       },
       world
     )
@@ -239,22 +241,22 @@ async function run(job: GatewayJob, progress: (hour: number) => void): Promise<G
   const { seed, shards, warmupHours, hours } = job
   const clock = new HandClock(job.startAt)
   const blocks = new Blocks(seed)
-  const table = new BlockTable(blocks, shards)
+  const table = await BlockTable.of(blocks, shards)
   const peerIds = await peerIdsOf(seed, job.providers)
   const providers = new SimulatedProviders({ seed, peerIds, blocks, table, now: clock.now })
   const network = new Network(clock, providers, peerIds)
   const index = await openSqliteIndex(job.path)
   try {
     const gateway = await Gateway.open(job, index, { clock, network, peerIds })
-    const ready = memory()
+    const ready = await memory()
     for (let hour = 0; hour < warmupHours; hour++) await gateway.hour()
-    const warm = memory()
+    const warm = await memory()
     const measured: Hour[] = []
     for (let number = 1; number <= hours; number++) {
       measured.push(await gateway.hour())
       progress(number)
     }
-    const end = memory()
+    const end = await memory()
     gateway.close()
     const { longestGapMs } = network
     const replayed = await replay(index)
@@ -276,9 +278,12 @@ async function replay(index: MetadataIndex): Promise<number> {
   return items.length
 }
 
-function memory(): Memory {
+async function memory(): Promise<Memory> {
   if (gc === undefined) throw new Error('started without --expose-gc')
-  gc()
+  for (let turn = 0; turn < collections; turn++) {
+    gc()
+    await setImmediate() // native memory goes with the turn after
+  }
   const { rss, heapUsed, external } = process.memoryUsage()
   return { residentBytes: rss, heapBytes: heapUsed + external }
 }
