@@ -6,6 +6,7 @@ import os from 'node:os'
 import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { custody } from './custody/custody.ts'
 import type { Benchmark, Scale } from './harness.ts'
 import { kernel } from './kernel/kernel.ts'
 import { limits } from './limits.ts'
@@ -16,7 +17,7 @@ import { memory } from './throughput/memory.ts'
 import { runtimes } from './throughput/runtimes.ts'
 import { throughput } from './throughput/throughput.ts'
 
-const benchmarks: readonly Benchmark[] = [limits, kernel, throughput, memory, runtimes]
+const benchmarks: readonly Benchmark[] = [limits, kernel, throughput, memory, custody, runtimes]
 /** Compares what has to be named, so it runs only when asked for. */
 const onRequest: ReadonlySet<Benchmark> = new Set([runtimes])
 

@@ -3,6 +3,7 @@ import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import os from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { custody } from '../../bench/custody/custody.ts'
 import type { Benchmark } from '../../bench/harness.ts'
 import { kernel } from '../../bench/kernel/kernel.ts'
 import { limits } from '../../bench/limits.ts'
@@ -60,6 +61,16 @@ describe('benchmarks at smoke size', { timeout: 120_000 }, () => {
         'whole-path-10+10-t2'
       ])
     )
+  })
+
+  it('measure the audits of a network', async () => {
+    const { rows } = await smoke(custody)
+    const groups = ['work', 'bytes', 'memory', 'coverage']
+    const costs = ['seed', 'sign', 'verify', 'proof-1KiB', 'proof-1024KiB', 'whole']
+    expect(idsOf(rows)).toEqual([
+      ...groups.flatMap((group) => [`${group}-1000`, `${group}-4000`]),
+      ...costs.map((step) => `cost-${step}`)
+    ])
   })
 
   it('measure a network beside the limits, and a smoke result is never read as a full one', async () => {
