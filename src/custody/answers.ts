@@ -10,6 +10,8 @@
  *   that a slow provider keeps the credit for what it did; each of the others is a `timeout`, however the stream ended: the
  *   very same challenges are put again, and whoever cuts connections on purpose is no better off than one that is silent.
  *   Junk, and our own change of mind, say nothing: `unknown`.
+ * - What counts here is what the auditor goes by. To others nothing is evidence that the provider did not sign, whatever
+ *   the reason: transcripts show it as the auditor's word (`verify-transcript.ts`).
  *
  * The auditor's idea of the block's length is not judged: a proof about the block's last chunk is taken for any chunk past
  * its end, since only the auditor can be wrong about that.

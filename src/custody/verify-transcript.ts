@@ -1,8 +1,10 @@
 /**
  * Replays what auditors signed: offline, with no trust in auditor or provider. Blame needs a signature of the one who
  * is blamed: an auditor is at fault for what it signed and what contradicts it, a provider for answers that it signed.
- * What rests on one side's word alone is `unproven`. All ways in which a challenge can end here stand in
- * `findingCases`.
+ * What rests on one side's word alone is `unproven`, and so is all that an auditor writes down where the other side
+ * withheld its signature, or hung up: or a provider could make an honest auditor look guilty. What an auditor gains by
+ * saying so of its own accord is what it always had by throwing the answer away: a transcript that shows nothing. All
+ * ways in which a challenge can end here stand in `findingCases`.
  */
 import { equalBytes, toHex } from '../base/bytes.ts'
 import { isCode } from '../base/errors.ts'
@@ -66,15 +68,17 @@ export const findingCases = {
   clocks: { verdict: 'unproven', atFault: 'nobody', why: 'the two clocks are too far apart to say when it answered' },
   late: { verdict: 'unproven', atFault: 'nobody', why: 'answered and signed, too late by the clock of the auditor' },
   'proved-late': { verdict: 'refuted', atFault: 'auditor', why: 'taken, though it came after the deadline' },
+  altered: { verdict: 'refuted', atFault: 'auditor', why: 'not the outcome of the answer that the provider signed' },
+  // signed by the provider, or not
   'wrong-unshown': { verdict: 'refuted', atFault: 'auditor', why: 'called wrong, and the answer is not shown' },
   'wrong-right': { verdict: 'refuted', atFault: 'auditor', why: 'called wrong, and it verifies' },
-  altered: { verdict: 'refuted', atFault: 'auditor', why: 'not the outcome of the answer that the provider signed' },
   // nothing that the provider signed
-  unbacked: { verdict: 'refuted', atFault: 'auditor', why: 'takes a signature of the provider, and there is none' },
-  hasty: { verdict: 'refuted', atFault: 'auditor', why: 'given up before its deadline' },
+  contradictory: { verdict: 'refuted', atFault: 'auditor', why: 'by the digest noted, or none, it was not so' },
+  unbacked: { verdict: 'unproven', atFault: 'nobody', why: 'not signed by the provider; only the auditor says so' },
+  exhausted: { verdict: 'unproven', atFault: 'nobody', why: 'no answer to the last repeat; only the auditor says so' },
+  'exhausted-unshown': { verdict: 'unproven', atFault: 'nobody', why: 'the last repeat of what is not all above it' },
   timeout: { verdict: 'unproven', atFault: 'nobody', why: 'no answer in time; only the auditor says so' },
-  exhausted: { verdict: 'unproven', atFault: 'nobody', why: 'no answer to any repeat; only the auditor says so' },
-  'exhausted-unshown': { verdict: 'unproven', atFault: 'nobody', why: 'the requests that it repeats are not above it' },
+  cut: { verdict: 'unproven', atFault: 'nobody', why: 'ended without answer before its deadline, whoever ended it' },
   offline: { verdict: 'unproven', atFault: 'nobody', why: 'not reached; only the auditor says so' },
   unknown: { verdict: 'unproven', atFault: 'nobody', why: 'no answer that says anything' },
   foreign: { verdict: 'unproven', atFault: 'nobody', why: 'the statement is not signed by the provider' },
@@ -114,7 +118,7 @@ const kindByDigest = new Map<string, AnswerKind>(
 )
 const kindOf = (digest: Uint8Array): AnswerKind => kindByDigest.get(toHex(digest)) ?? 'proof'
 
-/** The outcomes that an answer may be given. */
+/** The outcomes that an answer may be given where the provider signed for it. */
 const outcomesOf: Record<AnswerKind, readonly CustodyOutcome[]> = {
   proof: ['ok', 'wrong'],
   missing: ['missing'],
@@ -160,8 +164,18 @@ export class TranscriptVerifier {
     const entry = await this.#entryOf(signed, decoded)
     if (typeof entry === 'string') return findings(decoded, () => entry)
     const found = findings(decoded, (challenge, result) => this.#judge(entry, challenge, result))
-    this.#past.add(entry, timeoutsOf(found))
+    this.#past.add(entry, this.#timeoutsOf(entry, found))
     return found
+  }
+
+  /** What may be put again, and whether all of its series is known. */
+  #timeoutsOf({ request }: Entry, found: readonly Finding[]): Map<string, ShownSeries> {
+    const timeouts = new Map<string, ShownSeries>()
+    for (const { case: name, subject } of found) {
+      const series = timedOut.has(name) ? this.#past.seriesOf(request, subject!.cid) : 'broken'
+      if (series !== 'broken') timeouts.set(subject!.cid.toString(), series)
+    }
+    return timeouts
   }
 
   /** What is the same for all challenges: signatures, times, seed. */
@@ -202,12 +216,12 @@ export class TranscriptVerifier {
     const { request, countersignature } = entry
     const misasked = misaskedOf(entry, challenge)
     if (misasked !== undefined) return misasked
-    const series = request.repeats === null ? undefined : this.#past.seriesOf(request, challenge)
+    const series = this.#past.seriesOf(request, challenge.cid)
     if (series === 'broken') return 'not-a-repeat'
     if (typeof countersignature !== 'string') return judgeSigned(entry, countersignature, challenge, result)
-    const isExhausted = result.outcome === 'missing' && request.repeats?.attempt === repeatsMax
-    if (!isExhausted) return judgeUnsigned(entry, countersignature, result.outcome)
-    if (isHasty(entry)) return 'hasty'
+    const name = judgeUnsigned(entry, countersignature, challenge, result)
+    const isLast = request.repeats?.attempt === repeatsMax && (name === 'timeout' || name === 'cut')
+    if (!isLast) return name
     return series === 'whole' ? 'exhausted' : 'exhausted-unshown'
   }
 }
@@ -227,7 +241,7 @@ function judgeSigned(
   { outcome, digest, slice }: ChallengeResult
 ): FindingName {
   const kind = kindOf(digest!)
-  if (outcome === 'timeout') return isHasty(entry) ? 'altered' : 'late'
+  if (outcome === 'timeout') return isEarly(entry) ? 'altered' : 'late'
   if (!outcomesOf[kind].includes(outcome)) return 'altered'
   if (kind === 'rotten') return 'missing'
   if (kind !== 'proof') return kind
@@ -248,19 +262,26 @@ function judgeWrong({ cid, chunk }: Challenge, digest: Uint8Array, slice: Uint8A
   }
 }
 
+/** Why there is no good statement may be the provider's doing alone: all that can be refuted is self-contradiction. */
 function judgeUnsigned(
   entry: Entry,
   countersignature: Exclude<Countersignature, AnswerStatement>,
-  outcome: CustodyOutcome
+  challenge: Challenge,
+  result: ChallengeResult
 ): FindingName {
+  const { outcome, digest, slice } = result
+  if (contradictsItself(result, isEarly(entry))) return 'contradictory'
   switch (outcome) {
     case 'ok':
-    case 'wrong':
     case 'missing':
     case 'refused':
       return 'unbacked'
+    case 'wrong': {
+      const name = judgeWrong(challenge, digest!, slice)
+      return name === 'wrong' ? 'unbacked' : name
+    }
     case 'timeout':
-      return isHasty(entry) ? 'hasty' : 'timeout'
+      return isEarly(entry) ? 'cut' : 'timeout'
     case 'offline':
       return 'offline'
     case 'unknown':
@@ -268,8 +289,17 @@ function judgeUnsigned(
   }
 }
 
+/** Whether the digest noted, or that there is none, excludes the outcome, whoever signed for what. */
+function contradictsItself({ outcome, digest }: ChallengeResult, early: boolean): boolean {
+  if (outcome === 'unknown') return false // an answer that is not signed for may be held for none
+  if (digest === null) return outcome !== 'timeout' && outcome !== 'offline'
+  // An answer that came before its deadline is no timeout, whatever came after it. One that came later may be.
+  if (outcome === 'timeout') return early
+  return !outcomesOf[kindOf(digest)].includes(outcome)
+}
+
 const elapsedMs = ({ transcript }: DecodedTranscript): number => transcript.endedAt - transcript.askedAt
-const isHasty = (entry: Entry): boolean => elapsedMs(entry) + timerEarlyMsMax < entry.request.deadlineMs
+const isEarly = (entry: Entry): boolean => elapsedMs(entry) + timerEarlyMsMax < entry.request.deadlineMs
 
 /** A new request is of the epoch it was made in, a repeat of one that was then or before. */
 function isInOrder({ request, transcript: { askedAt, endedAt } }: DecodedTranscript): boolean {
@@ -311,16 +341,17 @@ function findings(
   })
 }
 
-const timeoutsOf = (found: readonly Finding[]): Set<string> =>
-  new Set(
-    found.flatMap(({ case: name, subject }) => (name === 'timeout' || name === 'late' ? [subject!.cid.toString()] : []))
-  )
+/** After what a challenge may be put again. */
+const timedOut: ReadonlySet<FindingName> = new Set(['timeout', 'cut', 'late', 'exhausted', 'exhausted-unshown'])
+
+/** `whole`: this challenge timed out in all requests before it. `unknown`: they are not all above it, or forgotten. */
+type ShownSeries = 'whole' | 'unknown'
 
 interface PastRequest {
   request: Omit<AuditRequest, 'v' | 'deadlineMs' | 'challenges'>
   endedAt: number
-  /** CIDs. Their chunks follow from the seed. */
-  timeouts: Set<string>
+  /** By CID: the chunk follows from the seed. */
+  timeouts: Map<string, ShownSeries>
 }
 
 /** The last requests, by hash, with what of them timed out: what a repeat may refer to. */
@@ -335,7 +366,7 @@ class PastRequests {
     this.#timeoutsMax = timeoutsMax
   }
 
-  add({ request, requestId, transcript }: Entry, timeouts: Set<string>): void {
+  add({ request, requestId, transcript }: Entry, timeouts: Map<string, ShownSeries>): void {
     if (this.#requests.has(requestId)) return // the first one counts: a second is no new request
     const { v: _v, deadlineMs: _deadlineMs, challenges: _challenges, ...kept } = request
     kept.vrfProof = kept.vrfProof.slice() // not a view of the whole request
@@ -349,25 +380,23 @@ class PastRequests {
     }
   }
 
-  /** Whether this challenge timed out in all requests before it in the series, as far as they are remembered. */
-  seriesOf(request: AuditRequest, { cid }: Challenge): 'whole' | 'unknown' | 'broken' {
-    const key = cid.toString()
-    let later: PastRequest['request'] = request
-    while (later.repeats !== null) {
-      const earlier = this.#requests.get(toHex(later.repeats.request))
-      if (earlier === undefined) return 'unknown'
-      if (!isNext(earlier.request, later) || earlier.endedAt > later.issuedAt || !earlier.timeouts.has(key))
-        return 'broken'
-      later = earlier.request
-    }
-    return 'whole'
+  /** What is known of the requests before this one. Each was held against those before it when it was added. */
+  seriesOf(request: AuditRequest, cid: CID): ShownSeries | 'broken' {
+    if (request.repeats === null) return 'whole'
+    const earlier = this.#requests.get(toHex(request.repeats.request))
+    if (earlier === undefined) return 'unknown'
+    if (!isNext(earlier.request, request) || earlier.endedAt > request.issuedAt) return 'broken'
+    return earlier.timeouts.get(cid.toString()) ?? 'broken'
   }
 }
 
-/** Whether `later` is the next repeat of `earlier`: of the same seed, counted one further. */
-function isNext(earlier: PastRequest['request'], later: PastRequest['request']): boolean {
+/**
+ * Whether `later` is the next repeat of `earlier`: of the same seed, counted one further. Numbers end at the last
+ * repeat, series need not: silences during an outage of the auditor's own are taken back, and then it asks again.
+ */
+function isNext(earlier: PastRequest['request'], later: AuditRequest): boolean {
   return (
-    later.repeats?.attempt === (earlier.repeats?.attempt ?? 0) + 1 &&
+    later.repeats?.attempt === Math.min(repeatsMax, (earlier.repeats?.attempt ?? 0) + 1) &&
     later.auditor === earlier.auditor &&
     later.provider === earlier.provider &&
     later.epoch === earlier.epoch &&

@@ -8,7 +8,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { writeFileDurably } from '../base/durable-file.ts'
 import { HoldfastError } from '../base/errors.ts'
-import { custodyOutcomes } from '../custody/outcome.ts'
+import { type CustodyOutcome, custodyOutcomes } from '../custody/outcome.ts'
 import type { ScoreRecord } from '../custody/score.ts'
 import { type FindingName, findingCases } from '../custody/verify-transcript.ts'
 import { scoreEventSchema, scoreEventsMax, scoreReportSchema } from '../transfer/score-protocol.ts'
@@ -102,11 +102,20 @@ export async function writeScores(dataDir: string, scores: Scores): Promise<void
  */
 export type Grounds = 'signed' | 'claimed' | 'refuted' | 'nothing'
 
+/** What leads to an event. Silence repeated in vain is a loss as well, and its transcripts say no more than silence. */
+const outcomesOf: Partial<Record<ScoreRecord['kind'], readonly CustodyOutcome[]>> = {
+  missing: ['missing', 'timeout', 'unknown'],
+  wrong: ['wrong']
+}
+
 /** Undefined for an event that no transcript of a fault could show: what is good, and absences. */
 export function groundsOf({ kind, shard }: ScoreRecord, evidence: readonly Evidence[]): Grounds | undefined {
-  if (kind !== 'missing' && kind !== 'wrong') return undefined
+  const outcomes = outcomesOf[kind]
+  if (outcomes === undefined) return undefined
   const about = evidence.flatMap(({ findings }) =>
-    findings.filter(({ cid, outcome }) => cid === shard && outcome === kind).map((found) => findingCases[found.case])
+    findings
+      .filter(({ cid, outcome }) => cid === shard && outcome !== null && outcomes.includes(outcome))
+      .map((found) => findingCases[found.case])
   )
   if (about.some(({ verdict, atFault }) => verdict === 'agreed' && atFault === 'provider')) return 'signed'
   if (about.some(({ verdict }) => verdict === 'refuted')) return 'refuted'

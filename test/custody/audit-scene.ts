@@ -4,6 +4,7 @@ import { blake3 } from '../../src/content/blake3.ts'
 import { sliceOf } from '../../src/content/blake3-slice.ts'
 import { treeOf } from '../../src/content/blake3-tree.ts'
 import { type CID, cidOfShard } from '../../src/content/cid.ts'
+import { judgeAnswers } from '../../src/custody/answers.ts'
 import {
   type Answer,
   type AnswerKind,
@@ -21,7 +22,7 @@ import {
 import { challengeOf, drawSeed, epochOf } from '../../src/custody/challenge.ts'
 import type { CustodyOutcome } from '../../src/custody/outcome.ts'
 import { signTranscript, type Transcript } from '../../src/custody/transcript.ts'
-import { generateIdentity, type Identity } from '../../src/net/identity.ts'
+import { generateIdentity, type Identity, verifySignature } from '../../src/net/identity.ts'
 import { bytesOf } from '../support/bytes.ts'
 
 export const startedAt = 490_000 * hourMs + 1000
@@ -71,7 +72,8 @@ const claimLetters: Record<string, CustodyOutcome> = {
 export interface Audit {
   /** A letter for each shard; `-` is no answer. */
   answers: string
-  claims: string
+  /** A letter for each shard; or what an honest auditor makes of the answers before the first that is none. */
+  claims: string | 'as judged'
   /** Changes before anything is signed. */
   request?: Partial<AuditRequest>
   /** Also before the proof is made: what the seed is drawn for. */
@@ -131,21 +133,37 @@ export async function audit(world: Scene, what: Audit): Promise<Audited> {
   const requestId = blake3(signedRequest.bytes)
   const answers = challenges.map((challenge, i) => answerOf(what.answers[i]!, shards[i]!, challenge))
   const digests = answers.map((answer) => answer && answerDigest(answer))
+  const statement = await statementOf(world, what, { requestId, digests })
+  const outcomes =
+    what.claims === 'as judged'
+      ? await judged(request, signedRequest.bytes, answers, statement)
+      : [...what.claims].map((letter) => claimLetters[letter]!)
   const results = answers.map((answer, i) => {
-    const outcome = claimLetters[what.claims[i]!]!
+    const outcome = outcomes[i]!
     return { outcome, digest: digests[i] ?? null, slice: outcome === 'wrong' && answer ? answer.slice : null }
   })
   const claimsTimeout = what.claims.includes('t')
   const transcript: Transcript = {
     v: 1,
     request: signedRequest,
-    statement: await statementOf(world, what, { requestId, digests }),
+    statement,
     askedAt: issuedAt + 10,
     endedAt: issuedAt + 10 + (what.tookMs ?? (claimsTimeout ? 1500 : 100)),
     results
   }
   const told = what.transcript?.(transcript) ?? transcript
   return { signed: await signTranscript(told, what.signer ?? auditor), request, requestId, transcript: told }
+}
+
+async function judged(
+  request: AuditRequest,
+  requestBytes: Uint8Array,
+  answers: ReadonlyArray<Answer | undefined>,
+  statement: Signed | null
+): Promise<CustodyOutcome[]> {
+  const came = answers.flatMap((answer) => (answer === undefined ? [] : [answer]))
+  const received = { answers: came, statement: statement ?? undefined }
+  return (await judgeAnswers(request, requestBytes, received, { verifySignature })).outcomes
 }
 
 const sign = async (kind: 'request' | 'statement', bytes: Uint8Array, signer: Identity): Promise<Signed> => ({

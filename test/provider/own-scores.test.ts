@@ -297,6 +297,14 @@ describe('evidence', () => {
       })
     )
     expect(await groundsAfter({ answers: '---', claims: 'omo' })).toBe('refuted')
+    expect(await groundsAfter({ answers: 'ooo', claims: 'oto', tookMs: 100 })).toBe('refuted') // signed, and in time
+  })
+
+  test('that we did not sign, or that a gateway took for none, is its word', async () => {
+    expect(await groundsAfter({ answers: 'omo', claims: 'omo', statement: 'none' })).toBe('claimed')
+    expect(await groundsAfter({ answers: 'ooo', claims: 'ouo', statement: 'none' })).toBe('claimed')
+    expect(await groundsAfter({ answers: 'o--', claims: 'ott' })).toBe('claimed')
+    expect(lines.filter(({ message }) => message.includes('against itself'))).toEqual([])
   })
 
   test('of a silence that was repeated in vain is the gateway’s word', async () => {
@@ -306,8 +314,7 @@ describe('evidence', () => {
       const issuedAt = startedAt + attempt * 10 * minuteMs
       const repeats = { request: last.requestId, attempt }
       const epoch = last.request.epoch
-      const claims = attempt === 3 ? 'mmm' : 'ttt'
-      last = await audit(world, { answers: '---', claims, tookMs: 1500, request: { issuedAt, repeats, epoch } })
+      last = await audit(world, { answers: '---', claims: 'ttt', tookMs: 1500, request: { issuedAt, repeats, epoch } })
       shown.push(last.signed)
     }
     said = { score: reportOf(), events: [eventOf()], evidence: shown }
