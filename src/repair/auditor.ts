@@ -27,6 +27,7 @@ import {
   isShardContained,
   type JudgeEffect,
   type JudgeEvent,
+  type JudgeState,
   judge
 } from '../custody/judge.ts'
 import { canaries, contacted, newOutage, type OutageState, outageStateSchema } from '../custody/outage.ts'
@@ -159,6 +160,7 @@ export class Auditor {
   readonly #concluding = new Set<Promise<void>>()
   #tickedAt = 0
   #savedAt = 0
+  #savedOutage: OutageState['suspended'] = null
 
   constructor(components: AuditorComponents, { pace }: AuditorInit = {}) {
     this.#components = components
@@ -179,13 +181,31 @@ export class Auditor {
       if (record !== undefined) this.#records.set(provider, record)
       else this.#log.warn('what was known of a provider cannot be read, so it begins anew', { provider })
     }
-    if (auditor === undefined) return
+    if (auditor !== undefined) this.#takeUp(auditor)
+    this.#agreeOnOutage()
+  }
+
+  #takeUp(plans: Uint8Array): void {
     try {
-      const known = plansSchema.parse(JSON.parse(Buffer.from(auditor).toString('utf8')))
+      const known = plansSchema.parse(JSON.parse(Buffer.from(plans).toString('utf8')))
       this.#sampling = known.sampling
       this.#outage = known.outage
+      this.#savedOutage = known.outage.suspended
     } catch (error) {
       this.#log.warn('the plan of audits cannot be read, so it is made anew', { error: messageOf(error) })
+    }
+  }
+
+  /** A provider that took an outage for going on that nobody knows of would never be judged again. */
+  #agreeOnOutage(): void {
+    const now = this.#components.clock.now()
+    const { suspended } = this.#outage
+    for (const [peerId, { judge: judged }] of [...this.#records]) {
+      if (judged.isSuspended === (suspended !== null)) continue
+      this.#judge(
+        peerId,
+        suspended === null ? { kind: 'resumed', now } : { kind: 'suspended', now, from: suspended.from }
+      )
     }
   }
 
@@ -215,9 +235,12 @@ export class Auditor {
     await forEachLimit(canaries(this.#outage, clock.now(), random, 8, this.#times.outage), requestsAtOnce, (peerId) =>
       this.#call(peerId, signal)
     )
-    for (const peerId of [...this.#records.keys()]) {
+    for (const [peerId, { judge: judged, score }] of [...this.#records]) {
+      if (holding.has(peerId)) continue
+      // What it left unanswered is not its to keep any more, and nobody would ever ask it again.
+      for (const { cid } of judged.waiting) this.#judge(peerId, { kind: 'dropped', now: clock.now(), cid })
       // One that holds nothing is remembered for what it did, unless it did nothing.
-      if (!holding.has(peerId) && this.#records.get(peerId)!.score.records.length === 0) this.#forget(peerId)
+      if (score.records.length === 0) this.#forget(peerId)
     }
     if (this.#transcripts.length > 0 || clock.now() - this.#savedAt >= saveEveryMs) await this.save()
   }
@@ -232,10 +255,12 @@ export class Auditor {
   async save(): Promise<void> {
     const { index, clock } = this.#components
     const now = clock.now()
-    const isWhole = now - this.#savedAt >= saveEveryMs
     await Promise.all(this.#concluding)
     await this.#working
     const dirty = [...this.#dirty]
+    const outage = this.#outage.suspended
+    // Providers' records say whether there is one: both or neither.
+    const isWhole = now - this.#savedAt >= saveEveryMs || outage?.since !== this.#savedOutage?.since
     const transcripts = this.#transcripts
     this.#dirty.clear()
     this.#transcripts = []
@@ -249,7 +274,10 @@ export class Auditor {
         transcripts,
         ...(isWhole ? { keep: { since: now - transcriptMsMax, rowsMax: transcriptRowsMax } } : {})
       })
-      if (isWhole) this.#savedAt = now
+      if (isWhole) {
+        this.#savedAt = now
+        this.#savedOutage = outage
+      }
     } catch (error) {
       for (const provider of dirty) this.#dirty.add(provider)
       this.#transcripts = [...transcripts, ...this.#transcripts].slice(-challengesAtOnce)
@@ -699,7 +727,7 @@ export class Auditor {
   #judge(peerId: string, event: JudgeEvent): Promise<void> {
     const record = this.#recordOf(peerId)
     const { state, effects } = judge(record.judge, event, this.#times.judge)
-    if (effects.length === 0 && sameExceptTime(state, record.judge)) return Promise.resolve()
+    if (effects.length === 0 && isUnchanged(record.judge, state)) return Promise.resolve()
     const score = effects.length === 0 ? record.score : scored(record.score, effects, this.#times.score)
     const isWaitedFor = (one: Series): boolean => state.waiting.some(isOf(one))
     const series = record.series.length === 0 ? record.series : record.series.filter(isWaitedFor)
@@ -804,9 +832,9 @@ export class Auditor {
   }
 }
 
-/** Ticks change nothing but what time it is: no reason to write. */
-function sameExceptTime(a: object, b: object): boolean {
-  return JSON.stringify(a) === JSON.stringify(b)
+/** Most ticks change nothing: no reason to write. What the judge leaves alone it passes on as it is, so no comparing in depth. */
+function isUnchanged(before: JudgeState, after: JudgeState): boolean {
+  return (Object.keys(after) as Array<keyof JudgeState>).every((key) => after[key] === before[key])
 }
 
 /** The place just before a CID in the order of their bytes; undefined for the beginning. */
