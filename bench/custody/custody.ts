@@ -175,7 +175,7 @@ function notesOf(reports: readonly GatewayReport[], { perProof }: Costs): string
     'Shards were last proved as long ago as they would have been after weeks of audits; the first hour is not measured.',
     `Resident sets and heaps are after garbage collections, in a process of its own: before the first audit, when measuring began, and at the end. They include what the simulated providers find blocks by, ${tables} MB.`,
     'index: pages in use, of the file and its log. It grows by transcripts until there are 200,000, or they are 30 days old.',
-    'challengedInHour: providers that were asked at least once in each hour. longestGap: the longest that any went without a challenge. They fall short where the draw of an epoch gives no shard and none is due: then nothing is asked.',
+    'challengedInHour: providers that were asked at least once in each hour. longestGap: the longest that any went without a challenge.',
     `Every outcome was ok, and ${replayed} transcripts were replayed offline and found agreed, before the figures counted.`
   ]
 }

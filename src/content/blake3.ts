@@ -3,6 +3,7 @@
  * own kernel where it does not. Both are checked against another implementation in `test/content`.
  */
 import { createRequire } from 'node:module'
+import { KiB } from '../base/limits.ts'
 import { type SimdLevel, simdLevel } from '../wasm/assembler.ts'
 import { digestWith } from './blake3-hash.ts'
 import { Blake3Kernel } from './blake3-kernel.ts'
@@ -40,7 +41,15 @@ export function nativeBlake3(): Blake3 | undefined {
   }
 }
 
-const chosen = nativeBlake3() ?? portableBlake3()
+/**
+ * Below this the call into native code costs more than it saves (2.3 µs for 121 bytes, where our own kernel takes 0.35), and
+ * leaves 2.6 kB outside the heap behind until a turn of the event loop.
+ */
+const nativeBytesMin = 16 * KiB
 
-export const blake3Implementation: Blake3['name'] = chosen.name
-export const blake3: Blake3['digest'] = chosen.digest
+const native = nativeBlake3()
+const own = portableBlake3()
+
+export const blake3Implementation: Blake3['name'] = (native ?? own).name
+export const blake3: Blake3['digest'] =
+  native === undefined ? own.digest : (bytes) => (bytes.length < nativeBytesMin ? own : native).digest(bytes)

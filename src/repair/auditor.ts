@@ -27,6 +27,7 @@ import {
   isShardContained,
   type JudgeEffect,
   type JudgeEvent,
+  type JudgeState,
   judge
 } from '../custody/judge.ts'
 import { canaries, contacted, newOutage, type OutageState, outageStateSchema } from '../custody/outage.ts'
@@ -191,7 +192,7 @@ export class Auditor {
   readonly #concluding = new Set<Promise<void>>()
   #tickedAt = 0
   #savedAt = 0
-  #isOutageNews = false
+  #savedOutage: OutageState['suspended'] = null
   /** Losses that the index did not take, by provider and CID. */
   readonly #unmarked = new Map<string, { peerId: string; cid: string; outcome: 'missing' | 'wrong' }>()
   /** The last exchange with a provider: two at once would be one too many for it. */
@@ -217,26 +218,31 @@ export class Auditor {
       if (record !== undefined) this.#records.set(provider, record)
       else this.#log.warn('what was known of a provider cannot be read, so it begins anew', { provider })
     }
-    if (auditor !== undefined) this.#takeUpPlans(auditor)
-    // Whatever was written down when: an outage that is over, or goes on, is over or goes on for everybody.
-    const { suspended } = this.#outage
+    if (auditor !== undefined) this.#takeUp(auditor)
+    this.#agreeOnOutage()
+  }
+
+  #takeUp(plans: Uint8Array): void {
+    try {
+      const known = plansSchema.parse(JSON.parse(Buffer.from(plans).toString('utf8')))
+      this.#sampling = known.sampling
+      this.#outage = known.outage
+      this.#savedOutage = known.outage.suspended
+    } catch (error) {
+      this.#log.warn('the plan of audits cannot be read, so it is made anew', { error: messageOf(error) })
+    }
+  }
+
+  /** A provider that took an outage for going on that nobody knows of would never be judged again. */
+  #agreeOnOutage(): void {
     const now = this.#components.clock.now()
-    for (const [peerId, record] of [...this.#records]) {
-      if (record.judge.isSuspended === (suspended !== null)) continue
+    const { suspended } = this.#outage
+    for (const [peerId, { judge: judged }] of [...this.#records]) {
+      if (judged.isSuspended === (suspended !== null)) continue
       this.#judge(
         peerId,
         suspended === null ? { kind: 'resumed', now } : { kind: 'suspended', now, from: suspended.from }
       )
-    }
-  }
-
-  #takeUpPlans(auditor: Uint8Array): void {
-    try {
-      const known = plansSchema.parse(JSON.parse(Buffer.from(auditor).toString('utf8')))
-      this.#sampling = known.sampling
-      this.#outage = known.outage
-    } catch (error) {
-      this.#log.warn('the plan of audits cannot be read, so it is made anew', { error: messageOf(error) })
     }
   }
 
@@ -267,10 +273,12 @@ export class Auditor {
     await forEachLimit(canaries(this.#outage, clock.now(), random, 8, this.#times.outage), requestsAtOnce, (peerId) =>
       this.#call(peerId, signal)
     )
-    for (const peerId of [...this.#records.keys()]) {
+    for (const [peerId, { judge: judged, score }] of [...this.#records]) {
+      if (holding.has(peerId)) continue
+      // What it left unanswered is not its to keep any more, and nobody would ever ask it again.
+      for (const { cid } of judged.waiting) this.#judge(peerId, { kind: 'dropped', now: clock.now(), cid })
       // One that holds nothing is remembered for what it did, as long as there are transcripts of it.
-      const lastAt = this.#records.get(peerId)!.score.records.at(-1)?.until ?? 0
-      if (!holding.has(peerId) && now - lastAt > transcriptMsMax) this.#forget(peerId)
+      if (now - (score.records.at(-1)?.until ?? 0) > transcriptMsMax) this.#forget(peerId)
     }
     if (this.#transcripts.length > 0 || clock.now() - this.#savedAt >= saveEveryMs) await this.save()
   }
@@ -298,10 +306,12 @@ export class Auditor {
   async save(isLast = false): Promise<void> {
     const { index, clock } = this.#components
     const now = clock.now()
-    const isWhole = isLast || this.#isOutageNews || now - this.#savedAt >= saveEveryMs
     await Promise.all(this.#concluding)
     await this.#working
     const dirty = [...this.#dirty]
+    const outage = this.#outage.suspended
+    // Providers' records say whether there is one: both or neither.
+    const isWhole = isLast || now - this.#savedAt >= saveEveryMs || outage?.since !== this.#savedOutage?.since
     const transcripts = this.#transcripts
     this.#dirty.clear()
     this.#transcripts = []
@@ -317,7 +327,7 @@ export class Auditor {
       })
       if (isWhole) {
         this.#savedAt = now
-        this.#isOutageNews = false
+        this.#savedOutage = outage
       }
     } catch (error) {
       for (const provider of dirty) this.#dirty.add(provider)
@@ -576,6 +586,11 @@ export class Auditor {
       const counted = this.#due.get(peerId)
       if (counted !== undefined) this.#due.set(peerId, { ...counted, at: 0 })
     }
+    // Chance may draw none: whoever has gone unproved longest is asked for then, so that nobody is left in peace for an hour.
+    if (chosen.size === 0) {
+      const [row] = await index.listUnproved(peerId, { before: Number.MAX_SAFE_INTEGER, limit: 1 })
+      if (row !== undefined) await add(row, 'due')
+    }
     await send()
   }
 
@@ -814,7 +829,7 @@ export class Auditor {
   #judge(peerId: string, event: JudgeEvent): Promise<void> {
     const record = this.#recordOf(peerId)
     const { state, effects } = judge(record.judge, event, this.#times.judge)
-    if (effects.length === 0 && sameExceptTime(state, record.judge)) return Promise.resolve()
+    if (effects.length === 0 && isUnchanged(record.judge, state)) return Promise.resolve()
     const score = effects.length === 0 ? record.score : scored(record.score, effects, this.#times.score)
     const isWaitedFor = (one: Series): boolean => state.waiting.some(isOf(one))
     const series = record.series.length === 0 ? record.series : record.series.filter(isWaitedFor)
@@ -879,7 +894,6 @@ export class Auditor {
     const domains = this.#components.peers.domainsOf(peerId)
     const { state, effects } = contacted(this.#outage, { now, peerId, domains, isUp }, this.#times.outage)
     this.#outage = state
-    if (effects.length > 0) this.#isOutageNews = true
     for (const effect of effects) {
       this.#log.warn(effect.kind === 'suspended' ? 'nobody is judged for now' : 'providers are judged again', {
         why: effect.why
@@ -950,9 +964,9 @@ function addTo({ audits, outcomes }: AuditSummary, exchange: Exchange, provider:
   })
 }
 
-/** Ticks change nothing but what time it is: no reason to write. */
-function sameExceptTime(a: object, b: object): boolean {
-  return JSON.stringify(a) === JSON.stringify(b)
+/** Most ticks change nothing: no reason to write. What the judge leaves alone it passes on as it is, so no comparing in depth. */
+function isUnchanged(before: JudgeState, after: JudgeState): boolean {
+  return (Object.keys(after) as Array<keyof JudgeState>).every((key) => after[key] === before[key])
 }
 
 /** The place just before a CID in the order of their bytes; undefined for the beginning. */

@@ -1,7 +1,9 @@
 /** A gateway's process: the parts that `node.ts` puts together, on a virtual clock and network. */
 
 import { Semaphore } from '../base/concurrency.ts'
+import { isCode } from '../base/errors.ts'
 import { MiB, secondMs } from '../base/limits.ts'
+import { auditRequestCodec } from '../custody/audit-messages.ts'
 import { ProviderDirectory } from '../discovery/directory.ts'
 import type { Code } from '../erasure/erasure-coder.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
@@ -16,7 +18,9 @@ import { releaseLeases, renewLeases } from '../repair/leases.ts'
 import { Maintenance, taskPauses } from '../repair/maintenance.ts'
 import { LeaseGuard } from '../transfer/lease-guard.ts'
 import type { CustodyObserver } from '../transfer/peers.ts'
-import type { SimulatedNetwork } from './network.ts'
+import type { ProviderClient } from '../transfer/provider-client.ts'
+import type { AuditWitness, SimulatedNetwork } from './network.ts'
+import { auditPace } from './promises.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import { drawSimulatedSeed, simulatedSigner, verifySimulated } from './signatures.ts'
 import type { Trace } from './trace.ts'
@@ -30,11 +34,15 @@ export interface GatewayInit {
   shardBytesMax: number
   /** The planted bug: acknowledge so many shards too early. */
   quorumSlack: number
+  /** The planted bug: whoever lets an audit time out has lost what it was asked for. */
+  isTimeoutLoss: boolean
+  isAuditing: boolean
 }
 
 export interface GatewayComponents {
   process: VirtualProcess
   network: SimulatedNetwork
+  witness: AuditWitness
   index: MetadataIndex
   codec: SegmentCodec
   masterKey: Uint8Array
@@ -46,19 +54,18 @@ export interface Gateway {
   process: VirtualProcess
   store: NetworkObjectStore
   directory: ProviderDirectory
+  auditor: Auditor
 }
 
 const saveProvidersMs = 30 * secondMs
-/** A run lasts minutes, in which there should be days of audits. */
-const auditPace = 240
 const memoryBytes = 4 * MiB
 
 /** Resolves once the gateway serves; its loops run until the process dies. */
 export async function startGateway(components: GatewayComponents, init: GatewayInit): Promise<Gateway> {
-  const { process, network, index, codec, masterKey, random, trace } = components
+  const { process, network, witness, index, codec, masterKey, random, trace } = components
   const { clock } = process
   const log = trace.log('gateway')
-  const { client, discovery } = network.connect(process, gatewayPeerId)
+  const { client, auditClient, discovery } = network.connect(process, gatewayPeerId, witness)
   const directory = new ProviderDirectory({
     discovery,
     getOffer: (provider, signal) => client.getOffer(provider, signal),
@@ -70,7 +77,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
   const auditor: Auditor = new Auditor(
     {
       index,
-      client,
+      client: init.isTimeoutLoss ? hasty(auditClient) : auditClient,
       peers: directory,
       signer: simulatedSigner(gatewayPeerId),
       secretKey: masterKey,
@@ -133,8 +140,10 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     { name: 'leases', everyMs: taskPauses.leasesMs, run: (signal) => renewLeases(leases, signal) },
     { name: 'releases', everyMs: taskPauses.releasesMs, run: (signal) => releaseLeases(leases, signal) },
     { name: 'proofs', everyMs: taskPauses.proofsMs, run: () => store.flushProofs() },
-    { name: 'audits', everyMs: auditor.tickMs, run: (signal) => auditor.round(signal) },
-    { name: 'providers', everyMs: saveProvidersMs, run: () => saveProviders(index, directory) }
+    { name: 'providers', everyMs: saveProvidersMs, run: () => saveProviders(index, directory) },
+    ...(init.isAuditing
+      ? [{ name: 'audits', everyMs: auditor.tickMs, run: (signal: AbortSignal) => auditor.round(signal) }]
+      : [])
   ])
   const saved = new Set(remembered.map(({ peerId }) => peerId))
   directory.onChange((peerId, state) => {
@@ -150,7 +159,26 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
   const { signal } = new AbortController()
   void search.run(signal)
   void maintenance.run(signal)
-  return { process, store, directory }
+  return { process, store, directory, auditor }
+}
+
+/** An auditor that takes silence for a confession. */
+function hasty(client: ProviderClient): ProviderClient {
+  return {
+    ...client,
+    prove: async (to, request, signal) => {
+      try {
+        return await client.prove(to, request, signal)
+      } catch (error) {
+        if (!isCode(error, 'TIMEOUT')) throw error
+        const { challenges } = auditRequestCodec.decode(request.bytes)
+        return {
+          answers: challenges.map(() => ({ kind: 'missing', slice: new Uint8Array(0) })),
+          statement: undefined
+        }
+      }
+    }
+  }
 }
 
 async function saveProviders(index: MetadataIndex, directory: ProviderDirectory): Promise<void> {

@@ -7,8 +7,8 @@ import type { CID } from '../content/cid.ts'
 import type { Code } from '../erasure/erasure-coder.ts'
 import type { SegmentRecord, ShardRecord, StoredSegment } from '../metadata/records.ts'
 import type { Machine } from './machine.ts'
-import type { Loss, LossBudget } from './network.ts'
-import { parityLossesMax } from './promises.ts'
+import type { AuditWitness, Loss, LossBudget } from './network.ts'
+import { parityLossesMax, silencesMin, silentMsMin } from './promises.ts'
 import type { Timeline } from './virtual-clock.ts'
 
 /** Shards of a segment that was coded and is not committed yet, as far as anybody can tell. */
@@ -19,12 +19,15 @@ interface CodedGroup {
   lostBy: Set<string>
 }
 
+/** How long a question may take from its answer to what the index says because of it. */
+const conclusionMsMax = 60_000
+
 /** How long an empty promise may be on its way into the index. */
 const pretenceMsMax = 120_000
 
 const at = (peerId: string, cid: CID): string => `${peerId} ${cid.toString()}`
 
-export class GroundTruth implements LossBudget {
+export class GroundTruth implements LossBudget, AuditWitness {
   /** Segments that the index names, as of the last write to it that concerned them. */
   readonly segments = new Map<number, StoredSegment>()
   /** Segments of each content, and of each upload's parts, as they were committed. */
@@ -38,6 +41,11 @@ export class GroundTruth implements LossBudget {
   readonly #groups = new Map<string, CodedGroup>()
   /** Blocks that a fault destroyed, or lets a machine lie about: `peer cid` to how. */
   readonly #lost = new Map<string, Loss>()
+  /** When such a block became good again. */
+  readonly #lostUntil = new Map<string, number>()
+  /** Audits in a row that a machine in trouble left without an answer, by block: when each ended. */
+  readonly #silences = new Map<string, number[]>()
+  readonly #failed = new Set<string>()
   /** Empty promises by CID: when each was made. */
   readonly #pretences = new Map<string, number[]>()
 
@@ -56,6 +64,23 @@ export class GroundTruth implements LossBudget {
   /** Whether a fault explains that the machine does not have what it promised to keep. */
   isExcused(peerId: string, cid: CID): boolean {
     return this.#lost.has(at(peerId, cid))
+  }
+
+  /** Whether it is no wonder that somebody takes the block for lost, or did so until just now. */
+  mayBeTakenForLost(peerId: string, cid: CID): boolean {
+    const until = this.#lostUntil.get(at(peerId, cid)) ?? Number.NEGATIVE_INFINITY
+    return this.isExcused(peerId, cid) || this.#timeline.now - until < conclusionMsMax
+  }
+
+  /** Whether the machine was in trouble for so long that audits may take its silence about the block for a loss. */
+  wasSilentTooLong(peerId: string, cid: CID): boolean {
+    const silences = this.#silences.get(at(peerId, cid)) ?? []
+    return silences.length >= silencesMin && silences.at(-1)! - silences[0]! >= silentMsMin
+  }
+
+  /** Whether it never broke its word, nor was ever silent for so long that it seemed to. */
+  isBlameless(peerId: string): boolean {
+    return !this.#failed.has(peerId)
   }
 
   goodShards(segment: SegmentRecord): ShardRecord[] {
@@ -82,7 +107,20 @@ export class GroundTruth implements LossBudget {
   }
 
   stored(peerId: string, cid: CID): void {
-    this.#lost.delete(at(peerId, cid))
+    this.#found(at(peerId, cid))
+    this.#silences.delete(at(peerId, cid))
+  }
+
+  audited(peerId: string, cids: readonly CID[], ended: 'answered' | 'silent'): void {
+    for (const cid of cids) {
+      const key = at(peerId, cid)
+      if (ended === 'answered') this.#silences.delete(key)
+      else this.#silences.set(key, [...(this.#silences.get(key) ?? []), this.#timeline.now])
+    }
+  }
+
+  blame(peerId: string): void {
+    this.#failed.add(peerId)
   }
 
   update(id: number, segment: StoredSegment | undefined): void {
@@ -109,7 +147,7 @@ export class GroundTruth implements LossBudget {
   allHonest(): void {
     for (const { peerId, disk } of this.#machines.values()) {
       for (const cid of disk.cids())
-        if (disk.holds(cid) && this.#lost.get(at(peerId, cid)) === 'denied') this.#lost.delete(at(peerId, cid))
+        if (disk.holds(cid) && this.#lost.get(at(peerId, cid)) === 'denied') this.#found(at(peerId, cid))
     }
   }
 
@@ -126,12 +164,17 @@ export class GroundTruth implements LossBudget {
   }
 
   renewed(peerId: string, cids: readonly CID[]): void {
-    for (const cid of cids) if (this.#lost.get(at(peerId, cid)) === 'unleased') this.#lost.delete(at(peerId, cid))
+    for (const cid of cids) if (this.#lost.get(at(peerId, cid)) === 'unleased') this.#found(at(peerId, cid))
+  }
+
+  #found(key: string): void {
+    if (this.#lost.delete(key)) this.#lostUntil.set(key, this.#timeline.now)
   }
 
   #lose(peerId: string, cid: CID, loss: Loss): void {
     const key = cid.toString()
     this.#lost.set(at(peerId, cid), loss)
+    this.#failed.add(peerId)
     const group = this.#groups.get(key) ?? { code: { k: 1, m: 2 }, isCommitted: false, lostBy: new Set() }
     this.#groups.set(key, group)
     group.lostBy.add(peerId)

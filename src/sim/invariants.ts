@@ -1,8 +1,9 @@
 /**
- * Invariants 1 to 4 of DESIGN section 3, as questions to the ground truth. They are asked whenever something that they
- * speak of has changed; the first that does not hold ends the run, before the next event.
+ * Invariants 1 to 4 and 7 of DESIGN section 3, as questions to the ground truth. They are asked whenever something that
+ * they speak of has changed; the first that does not hold ends the run, before the next event.
  */
 import type { CID } from '../content/cid.ts'
+import type { Standing } from '../custody/score.ts'
 import type { SegmentRecord, ShardState, StoredSegment } from '../metadata/records.ts'
 import type { GroundTruth } from './ground-truth.ts'
 import type { Machine } from './machine.ts'
@@ -10,7 +11,7 @@ import { domainShardsMax, durableMin } from './promises.ts'
 import { shortCid } from './trace.ts'
 
 /** Numbers as in DESIGN section 3; 0: something that no number there speaks of, such as a request that never ends. */
-export type InvariantNumber = 0 | 1 | 2 | 3 | 4
+export type InvariantNumber = 0 | 1 | 2 | 3 | 4 | 7
 
 export class Violation extends Error {
   readonly invariant: InvariantNumber
@@ -106,6 +107,33 @@ export class Invariants {
     if (state === 'missing' || state === 'wrong') this.#lossFoundAt.set(shard, now)
     else if (proofAt !== undefined && proofAt < (this.#lossFoundAt.get(shard) ?? 0)) {
       this.report(0, `shard ${shard} was found ${state} again by a proof older than the loss`)
+    }
+  }
+
+  /**
+   * Invariant 7: somebody concluded that the provider does not have the block, or not whole. It is so, or the provider
+   * said so; or it was in trouble and left audits of the block unanswered for as long as it is documented to be given.
+   */
+  takenForLost(provider: string, cid: CID, state: ShardState): void {
+    if (state !== 'missing' && state !== 'wrong') return
+    const isCounted = this.#truth
+      .segmentsOf(cid)
+      .some(({ shards }) =>
+        shards.some((shard) => shard.provider === provider && shard.cid.equals(cid) && !lostStates.has(shard.state))
+      )
+    const isThere = this.#machines.get(provider)?.disk.holds(cid) === true
+    if (state === 'missing' && this.#truth.wasSilentTooLong(provider, cid)) this.#truth.blame(provider)
+    else if (isCounted && isThere && !this.#truth.mayBeTakenForLost(provider, cid))
+      this.report(7, `shard ${shortCid(cid)} at ${provider} was found ${state}, and is there, whole, and not denied`)
+  }
+
+  /** Invariant 7, of what the gateway thinks of its providers: nobody who kept its word is turned away. */
+  standings(trustOf: (peerId: string) => { standing: Standing }): void {
+    for (const peerId of this.#machines.keys()) {
+      if (!this.#truth.isBlameless(peerId)) continue
+      const { standing } = trustOf(peerId)
+      if (standing === 'closed' || standing === 'suspended')
+        this.report(7, `${peerId} is ${standing}, and never broke its word`)
     }
   }
 

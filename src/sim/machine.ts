@@ -6,6 +6,7 @@
 import { HoldfastError } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { CID } from '../content/cid.ts'
+import { challengeChunkBytes } from '../custody/audit-messages.ts'
 import type { RequestHandler } from '../net/network.ts'
 import { serveControlPlane } from '../provider/control-plane.ts'
 import type { LeaseStore } from '../provider/lease-store.ts'
@@ -13,7 +14,7 @@ import { MemoryLeaseStore } from '../provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../provider/memory-shard-store.ts'
 import { ProofService } from '../provider/proof-service.ts'
 import type { ShardStore } from '../provider/shard-store.ts'
-import { StorageProvider } from '../provider/storage-provider.ts'
+import { type BlockProofs, StorageProvider } from '../provider/storage-provider.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import { simulatedSigner, verifySimulated } from './signatures.ts'
 import { type Timeline, VirtualProcess } from './virtual-clock.ts'
@@ -28,11 +29,14 @@ export interface Behaviour {
   slowness: number
   /** Time it lets pass before it answers what it has long done. */
   stallMs: number
-  gets: 'true' | 'other-bytes' | 'missing' | 'oversized'
+  /** `stalled`: never answered. */
+  gets: 'true' | 'other-bytes' | 'missing' | 'oversized' | 'stalled'
   /** `false-yes`: acknowledges without storing anything. */
   puts: 'true' | 'false-yes' | 'refused'
   leases: 'true' | 'held' | 'missing' | 'garbage'
   offers: 'true' | 'garbage'
+  /** `stalled`: audits are never answered. `half`: it proves the first half of a block, and makes up the rest. */
+  proofs: 'true' | 'stalled' | 'half'
 }
 
 export const honest: Behaviour = {
@@ -43,7 +47,8 @@ export const honest: Behaviour = {
   gets: 'true',
   puts: 'true',
   leases: 'true',
-  offers: 'true'
+  offers: 'true',
+  proofs: 'true'
 }
 
 export interface MachineInit {
@@ -175,7 +180,13 @@ export class Machine {
     this.#process = process
     this.#storage = storage
     this.#proofs = new ProofService({
-      storage,
+      storage: {
+        isLeasedBy: (owner, cid) => storage.isLeasedBy(owner, cid),
+        prove: async (cid, chunks, tree) => {
+          const proofs = await storage.prove(cid, chunks, tree)
+          return this.#behaviour.proofs === 'half' ? await this.#halved(cid, chunks, proofs) : proofs
+        }
+      },
       signer,
       verifySignature: verifySimulated,
       clock: process.clock,
@@ -216,9 +227,22 @@ export class Machine {
     if (what === 'shards and leases') this.leases = new MemoryLeaseStore()
   }
 
+  /** Proofs as one can make them who kept the tree, and the first half of the block. */
+  async #halved(cid: CID, chunks: readonly number[], proofs: BlockProofs): Promise<BlockProofs> {
+    const kept = ((await this.storage.size(cid)) ?? 0) / 2
+    const slices = proofs.slices.map((slice, i) => {
+      if ((chunks[i]! + 1) * challengeChunkBytes <= kept) return slice
+      const madeUp = Uint8Array.from(slice)
+      madeUp[madeUp.length - 1]! ^= 1
+      return madeUp
+    })
+    return { ...proofs, slices }
+  }
+
   #judge(): void {
-    const { reach, lossRate, slowness, stallMs, gets } = this.#behaviour
-    const isFine = this.isUp && reach === 'open' && lossRate === 0 && slowness === 1 && stallMs === 0 && gets === 'true'
+    const { reach, lossRate, slowness, stallMs, gets, proofs } = this.#behaviour
+    const isPrompt = lossRate === 0 && slowness === 1 && stallMs === 0
+    const isFine = this.isUp && reach === 'open' && isPrompt && gets === 'true' && proofs === 'true'
     if (!isFine) this.#readableSince = Number.POSITIVE_INFINITY
     else if (this.#readableSince === Number.POSITIVE_INFINITY) this.#readableSince = this.#components.timeline.now
   }
@@ -293,6 +317,12 @@ export class SimulatedDisk {
     let total = 0
     for await (const { bytes } of this.#blocks.list()) total += bytes
     return total
+  }
+
+  /** The block is gone, and nobody is told. */
+  async drop(cid: CID): Promise<void> {
+    await this.#blocks.delete(cid)
+    this.#held.delete(cid.toString())
   }
 
   /** Flips a bit of the block. */

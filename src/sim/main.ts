@@ -2,12 +2,14 @@
 import { parseArgs } from 'node:util'
 import { FailedRun, runSeed } from './run.ts'
 
-const usage = `usage: node src/sim/main.ts [--from N] [--seeds N] [--quorum-slack N] [--trace] [--json]
+const usage = `usage: node src/sim/main.ts [--from N] [--seeds N] [--quorum-slack N] [--audits] [--timeout-is-loss] [--trace] [--json]
 
 Runs the simulator with each seed in turn and prints those that fail.
   --from N           first seed (default 1)
   --seeds N          how many (default 100)
   --quorum-slack N   plant a bug: acknowledge writes N shards too early
+  --audits           audit in every run; otherwise in one of eight, as they more than double its cost
+  --timeout-is-loss  plant a bug: an audit that is not answered in time counts as a loss
   --trace            print everything that happens
   --json             one JSON object a seed on stdout
 
@@ -17,6 +19,8 @@ interface Settings {
   from: number
   seeds: number
   quorumSlack: number
+  isAuditing: boolean
+  isTimeoutLoss: boolean
   trace: boolean
   json: boolean
 }
@@ -31,24 +35,47 @@ function parse(): Settings | undefined {
       from: { type: 'string', default: '1' },
       seeds: { type: 'string', default: '100' },
       'quorum-slack': { type: 'string', default: '0' },
+      audits: { type: 'boolean', default: false },
+      'timeout-is-loss': { type: 'boolean', default: false },
       trace: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false }
     }
   })
   if (values.help) return undefined
-  const { from, seeds, 'quorum-slack': quorumSlack, trace, json } = values
-  return { from: count(from), seeds: count(seeds), quorumSlack: count(quorumSlack), trace, json }
+  const {
+    from,
+    seeds,
+    'quorum-slack': quorumSlack,
+    'timeout-is-loss': isTimeoutLoss,
+    audits: isAuditing,
+    trace,
+    json
+  } = values
+  return {
+    from: count(from),
+    seeds: count(seeds),
+    quorumSlack: count(quorumSlack),
+    isTimeoutLoss,
+    isAuditing,
+    trace,
+    json
+  }
 }
 
-async function main({ from, seeds, quorumSlack, trace, json }: Settings): Promise<number> {
+async function main({ from, seeds, quorumSlack, isTimeoutLoss, isAuditing, trace, json }: Settings): Promise<number> {
   const failed: number[] = []
   const totals: Record<string, number> = {}
   const startedAt = performance.now()
   for (let seed = from; seed < from + seeds; seed++) {
     const onLine = trace ? (line: string): void => console.log(line) : undefined
     try {
-      const result = await runSeed(seed, { quorumSlack, onLine })
+      const result = await runSeed(seed, {
+        quorumSlack,
+        isTimeoutLoss,
+        onLine,
+        scenario: isAuditing ? { isAuditing } : {}
+      })
       for (const [name, count] of Object.entries(result.stats)) totals[name] = (totals[name] ?? 0) + count
       if (json) console.log(JSON.stringify({ seed, ok: true, ...result }))
     } catch (error) {

@@ -33,6 +33,12 @@ export interface LossBudget {
   renewed: (peerId: string, cids: readonly CID[]) => void
 }
 
+/** Hears how audits ended; what a provider that is well does with one is the auditor's to find out. */
+export interface AuditWitness {
+  /** `silent`: nothing that says anything came in time, and the machine was not well all the while. */
+  audited: (peerId: string, cids: readonly CID[], ended: 'answered' | 'silent') => void
+}
+
 export interface NetworkComponents {
   timeline: Timeline
   random: SeededRandom
@@ -47,6 +53,8 @@ interface Call<T> {
   plane: 'data' | 'control'
   label: string
   signal: AbortSignal | undefined
+  /** Of an audit. */
+  about?: { cids: readonly CID[]; witness: AuditWitness } | undefined
   serve: (machine: Machine) => Promise<T>
 }
 
@@ -61,11 +69,19 @@ export class SimulatedNetwork {
   }
 
   /** What a gateway's process sees of the network. */
-  connect(process: VirtualProcess, owner: string): { client: ProviderClient; discovery: Discovery } {
-    return { client: this.#client(process, owner), discovery: this.#discovery(process) }
+  connect(
+    process: VirtualProcess,
+    owner: string,
+    witness?: AuditWitness
+  ): { client: ProviderClient; discovery: Discovery; auditClient: ProviderClient } {
+    const client = this.#client(process, owner)
+    const auditClient = witness === undefined ? client : this.#client(process, owner, witness)
+    return { client, discovery: this.#discovery(process), auditClient }
   }
 
-  #client(from: VirtualProcess, owner: string): ProviderClient {
+  #client(from: VirtualProcess, owner: string, witness?: AuditWitness): ProviderClient {
+    const about = (cids: readonly CID[]): Call<never>['about'] =>
+      witness === undefined ? undefined : { cids, witness }
     return {
       putShard: (to, cid, bytes, { termMs, signal }) => {
         if (bytes.length > limits.shardBytesMax)
@@ -86,6 +102,7 @@ export class SimulatedNetwork {
           plane: 'data',
           label: `get ${shortCid(cid)}`,
           signal,
+          about: about([cid]),
           serve: (machine) => this.#serveGet(machine, cid)
         })
         if (bytes.length > limits.shardBytesMax)
@@ -123,6 +140,7 @@ export class SimulatedNetwork {
           plane: 'data',
           label: `prove ${challenges.length}`,
           signal,
+          about: about(challenges.map(({ cid }) => cid)),
           serve: (machine) => this.#serveProofs(machine, owner, body)
         }).catch((error: unknown) => {
           if (!isCode(error, 'OVERLOADED')) throw error
@@ -136,6 +154,7 @@ export class SimulatedNetwork {
   /** Streams are not simulated: an answer arrives whole, or not at all. */
   async #serveProofs(machine: Machine, owner: string, body: Uint8Array): Promise<Uint8Array[]> {
     const { proofs } = machine
+    if (machine.behaviour.proofs === 'stalled') return await new Promise(() => {})
     const leave = proofs.admit(owner)
     try {
       const stream: Uint8Array[] = []
@@ -155,6 +174,7 @@ export class SimulatedNetwork {
 
   async #serveGet(machine: Machine, cid: CID): Promise<Uint8Array> {
     const { gets } = machine.behaviour
+    if (gets === 'stalled') return await new Promise(() => {})
     const bytes = await machine.storage.get(cid)
     if (gets === 'true' || !this.#components.budget.spend(machine.peerId, cid, 'denied')) return Uint8Array.from(bytes)
     if (gets === 'missing') throw new HoldfastError('MISSING', 'no such block here')
@@ -206,8 +226,9 @@ export class SimulatedNetwork {
   }
 
   /** One request and its answer, or whatever comes of it. */
-  #call<T>({ from, to, plane, label, signal, serve }: Call<T>): Promise<T> {
+  #call<T>({ from, to, plane, label, signal, about, serve }: Call<T>): Promise<T> {
     const { timeline, random, trace } = this.#components
+    const askedAt = timeline.now
     return new Promise<T>((resolve, reject) => {
       if (signal?.aborted === true) {
         reject(signal.reason)
@@ -220,6 +241,7 @@ export class SimulatedNetwork {
         isOver = true
         signal?.removeEventListener('abort', onAbort)
         trace.note(`${to.peerId} ${label}: ${outcome}`)
+        if (about !== undefined && machine !== undefined) hear(about, machine, outcome, askedAt)
         tell()
       }
       const onAbort = (): void => settle('given up', () => reject(signal?.reason))
@@ -289,6 +311,17 @@ export class SimulatedNetwork {
       }
     }
   }
+}
+
+/** Whoever could not be reached at all was not silent, nor was one that is well. */
+function hear(
+  { cids, witness }: NonNullable<Call<never>['about']>,
+  machine: Machine,
+  outcome: string,
+  askedAt: number
+): void {
+  if (outcome === 'ok') witness.audited(machine.peerId, cids, 'answered')
+  else if (outcome !== 'offline' && machine.readableSince > askedAt) witness.audited(machine.peerId, cids, 'silent')
 }
 
 /** What is left of a provider's error once it has crossed the network: a status, or none that is known. */

@@ -210,12 +210,14 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
     markShard: (shard, provider, state, proofAt) =>
       write(`mark segment ${shard.segmentId} shard ${shard.index} at ${provider} ${state}`, async () => {
         invariants.marked(`${shard.segmentId} ${shard.index} ${provider}`, state, proofAt, process.clock.now())
-        await index.markShard(shard, provider, state, proofAt)
         const known = truth.segments.get(shard.segmentId)?.shards[shard.index]
+        if (known?.provider === provider) invariants.takenForLost(provider, known.cid, state)
+        await index.markShard(shard, provider, state, proofAt)
         if (known?.provider === provider && known.state !== state) await refresh([shard.segmentId])
       }),
     markHolding: (provider, cid, state, proofAt) =>
       write(`mark ${provider} ${state}`, async () => {
+        invariants.takenForLost(provider, cid, state)
         await index.markHolding(provider, cid, state, proofAt)
         await refresh(truth.segmentIdsOf(cid))
       }),

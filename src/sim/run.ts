@@ -1,7 +1,7 @@
 /** One seed, from beginning to end. */
 import { messageOf } from '../base/errors.ts'
 import { type InvariantNumber, Violation } from './invariants.ts'
-import { World } from './world.ts'
+import { type Scenario, World } from './world.ts'
 
 export interface RunOptions {
   machines?: number
@@ -9,6 +9,10 @@ export interface RunOptions {
   faultsMs?: number
   /** The planted bug: a write is acknowledged so many shards too early. */
   quorumSlack?: number
+  /** The planted bug: whoever lets an audit time out has lost what it was asked for. */
+  isTimeoutLoss?: boolean
+  /** Instead of what the seed decides. */
+  scenario?: Partial<Scenario>
   /** Hears each line of the trace. */
   onLine?: (line: string) => void
 }

@@ -14,7 +14,7 @@ import type { MetadataIndex } from '../metadata/index-store.ts'
 import { openSqliteIndex } from '../metadata/sqlite.ts'
 import { createSyncCodec, type SegmentCodec } from '../object/segment-codec.ts'
 import { Faults } from './faults.ts'
-import { type Gateway, gatewayPeerId, startGateway } from './gateway.ts'
+import { type Gateway, type GatewayInit, gatewayPeerId, startGateway } from './gateway.ts'
 import { GroundTruth } from './ground-truth.ts'
 import { Invariants } from './invariants.ts'
 import { Machine } from './machine.ts'
@@ -33,6 +33,10 @@ export interface WorldInit {
   faultsMs?: number
   /** The planted bug: shards short of the quorum at which a write is acknowledged. */
   quorumSlack?: number
+  /** The planted bug: whoever lets an audit time out has lost what it was asked for. */
+  isTimeoutLoss?: boolean
+  /** Instead of what the seed decides. */
+  scenario?: Partial<Scenario>
 }
 
 /** What a seed decides before anything happens. */
@@ -46,6 +50,8 @@ export interface Scenario {
   faultsMs: number
   /** Whether months pass in the end, and leases must be renewed again and again. */
   isLong: boolean
+  /** Days of audits in a few minutes more than double what a run costs: one in eight has them. */
+  isAuditing: boolean
 }
 
 const codes: ReadonlyArray<Code | undefined> = [
@@ -89,7 +95,7 @@ export class World {
   readonly #index: MetadataIndex
   readonly #codec: SegmentCodec
   readonly #masterKey: Uint8Array
-  readonly #quorumSlack: number
+  readonly #bugs: Pick<GatewayInit, 'quorumSlack' | 'isTimeoutLoss'>
 
   static async create(init: WorldInit): Promise<World> {
     return new World(init, await openSqliteIndex(':memory:'))
@@ -99,11 +105,11 @@ export class World {
     const random = seededRandom(init.seed)
     this.#random = random
     this.#index = index
-    this.#quorumSlack = init.quorumSlack ?? 0
+    this.#bugs = { quorumSlack: init.quorumSlack ?? 0, isTimeoutLoss: init.isTimeoutLoss ?? false }
     this.#masterKey = random.bytes(32)
     this.clock = new VirtualProcess(this.timeline).clock
     this.trace = new Trace(this.timeline)
-    this.scenario = drawScenario(random.fork('scenario'), init)
+    this.scenario = { ...drawScenario(random.fork('scenario'), init), ...init.scenario }
 
     this.machines = new Map()
     this.truth = new GroundTruth(this.timeline, this.machines)
@@ -141,9 +147,31 @@ export class World {
    *
    * @throws Violation
    */
-  async run(): Promise<void> {
+  run(): Promise<void> {
+    return this.#drive(async () => {
+      await this.#begin()
+      await this.#live()
+    })
+  }
+
+  /**
+   * No faults but what `work` does, once a few objects are stored and all is well. It may call `converge`.
+   *
+   * @throws Violation; whatever `work` throws
+   */
+  runCalm(objects: number, work: () => Promise<void>): Promise<void> {
+    return this.#drive(async () => {
+      await this.#begin()
+      this.isCalm = true
+      for (let i = 0; i < objects; i++) await this.workload.put()
+      await this.converge('once all is stored')
+      await work()
+    })
+  }
+
+  async #drive(work: () => Promise<void>): Promise<void> {
     try {
-      await this.timeline.drive(this.#live())
+      await this.timeline.drive(work())
       this.invariants.check()
     } finally {
       this.gateway?.process.kill()
@@ -161,27 +189,31 @@ export class World {
     return true
   }
 
-  async #live(): Promise<void> {
+  async #begin(): Promise<void> {
     for (const machine of this.machines.values()) machine.start()
     await this.#startGateway()
     for (const { name, isPublic } of buckets) await this.gateway!.store.createBucket(name, account, { isPublic })
+  }
+
+  async #live(): Promise<void> {
+    if (this.scenario.isAuditing) this.count('run with audits')
     await this.#rage()
     await this.#startGateway()
-    await this.#converge('after the faults')
+    await this.converge('after the faults')
     await this.#calmRequests()
-    await this.#converge('after more requests')
+    await this.converge('after more requests')
     await this.#away(dayAwayMs)
     await this.#checkRubbishGone()
     if (this.scenario.isLong) {
       for (let i = 0; i < 4; i++) {
         await this.#startGateway()
         // Leases last thirty days and are renewed with fifteen left: the second time, every provider has been asked.
-        await this.#converge('after two weeks more', i > 1)
+        await this.converge('after two weeks more', i > 1)
         await this.#away(monthAwayMs)
       }
     }
     await this.#startGateway()
-    await this.#converge('at the end', this.scenario.isLong)
+    await this.converge('at the end', this.scenario.isLong)
     await this.#readEverything()
     await this.#survive()
   }
@@ -214,8 +246,22 @@ export class World {
     trace.note('gateway starts')
     // Known at once: whoever asks to start it meanwhile must not get a second one.
     const starting = startGateway(
-      { process, network: this.#network, index, codec: this.#codec, masterKey: this.#masterKey, random, trace },
-      { code: this.scenario.code, shardBytesMax: this.shardBytesMax, quorumSlack: this.#quorumSlack }
+      {
+        process,
+        network: this.#network,
+        witness: truth,
+        index,
+        codec: this.#codec,
+        masterKey: this.#masterKey,
+        random,
+        trace
+      },
+      {
+        code: this.scenario.code,
+        shardBytesMax: this.shardBytesMax,
+        isAuditing: this.scenario.isAuditing,
+        ...this.#bugs
+      }
     )
     const gateway = await starting
     if (this.gateway === undefined) this.gateway = gateway
@@ -223,7 +269,7 @@ export class World {
   }
 
   /** Until every segment has all its shards, every lease is long, and nothing waits to be released. */
-  async #converge(when: string, wasRenewed = false): Promise<void> {
+  async converge(when: string, wasRenewed = false): Promise<void> {
     const until = this.clock.now() + convergenceMsMax
     let missing = await this.#unfinished()
     while (missing !== undefined && this.clock.now() < until) {
@@ -233,6 +279,8 @@ export class World {
     if (missing !== undefined)
       this.invariants.report(0, `${when}: ${missing}, ${convergenceMsMax / minuteMs} minutes after the last fault`)
     for (const segment of this.truth.segments.values()) this.#checkFullMargin(segment.id, when, wasRenewed)
+    const { auditor } = this.gateway!
+    this.invariants.standings((peerId) => auditor.trustOf(peerId))
     this.trace.note(`all is well ${when}`)
   }
 
@@ -249,6 +297,9 @@ export class World {
       const due = await this.#index.listLeasesDue(provider, soon, 1)
       if (due.length > 0) return `a lease at ${provider} was not renewed`
     }
+    const { contained, ownOutage } = this.gateway?.auditor.status() ?? { contained: 0, ownOutage: false }
+    if (ownOutage) return 'the auditor takes itself to be cut off'
+    if (contained > 0) return `${contained} challenges wait to be put again`
     return undefined
   }
 
@@ -343,7 +394,7 @@ export class World {
       await this.#checkManifest(root, version.contentId, version.bytes.length)
     }
     // What was found damaged just now is repaired.
-    await this.#converge('after everything was read', this.scenario.isLong)
+    await this.converge('after everything was read', this.scenario.isLong)
     for (const { bucket, key } of objects) {
       const { segments, blocks } = await store.health(bucket, key)
       for (const { code, margin } of [...segments, ...blocks]) {
@@ -461,6 +512,7 @@ function drawScenario(random: SeededRandom, init: WorldInit): Scenario {
     keys: 2 + random.int(5),
     pauseMs: random.pick([500, 2000, 6000]),
     faultsMs,
-    isLong: random.chance(0.1)
+    isLong: random.chance(0.1),
+    isAuditing: random.chance(1 / 8) || init.isTimeoutLoss === true
   }
 }

@@ -43,7 +43,10 @@ export function askForProofs(
       else reject(reason)
     }
     const onAbort = (): void => {
-      fail(signal?.reason, asAborted)
+      // Time is up, and there is not even a connection: nobody is there, as far as can be told.
+      const isOffline = controller === undefined && isCode(signal?.reason, 'TIMEOUT')
+      const reason = isOffline ? new HoldfastError('OFFLINE', 'no connection in time') : signal?.reason
+      fail(reason, asAborted)
       controller?.abort(signal?.reason)
     }
     signal?.addEventListener('abort', onAbort, { once: true })

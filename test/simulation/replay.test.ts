@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import path from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { FailedRun, runSeed } from '../../src/sim/run.ts'
+import { FailedRun, type RunOptions, runSeed } from '../../src/sim/run.ts'
 
 const root = path.resolve(import.meta.dirname, '../..')
 
@@ -19,9 +19,9 @@ function seedOfCommit(): number {
   }
 }
 
-const outcomeOf = async (seed: number, quorumSlack = 0): Promise<{ trace: string; failure?: FailedRun }> => {
+const outcomeOf = async (seed: number, options: RunOptions): Promise<{ trace: string; failure?: FailedRun }> => {
   try {
-    return { trace: (await runSeed(seed, { quorumSlack })).trace }
+    return { trace: (await runSeed(seed, options)).trace }
   } catch (error) {
     if (!(error instanceof FailedRun)) throw error
     return { trace: error.trace, failure: error }
@@ -48,6 +48,11 @@ describe('a seed', () => {
     }
   )
 
+  it('that audits gives the same trace twice', { timeout: 60_000 }, async () => {
+    const options: RunOptions = { scenario: { isAuditing: true } }
+    expect((await runSeed(2, options)).trace).toBe((await runSeed(2, options)).trace)
+  })
+
   it('gives another trace than the next', { timeout: 60_000 }, async () => {
     expect((await runSeed(3)).trace).not.toBe((await runSeed(4)).trace)
   })
@@ -63,12 +68,24 @@ describe('a planted bug', () => {
   }, async () => {
     const caught: FailedRun[] = []
     for (let seed = 1; seed <= 10; seed++) {
-      const { failure } = await outcomeOf(seed, 1)
+      const { failure } = await outcomeOf(seed, { quorumSlack: 1 })
       if (failure === undefined) continue
       expect(failure.message).toContain(`seed ${seed}`)
       caught.push(failure)
     }
     expect(caught.length).toBeGreaterThan(0)
     expect(caught.every(({ invariant }) => invariant === 1)).toBe(true)
+  })
+
+  it('(an audit that is not answered in time is taken for a loss) is caught within three seeds, by invariant 7', {
+    timeout: 120_000
+  }, async () => {
+    const caught: FailedRun[] = []
+    for (let seed = 1; seed <= 3; seed++) {
+      const { failure } = await outcomeOf(seed, { isTimeoutLoss: true })
+      if (failure !== undefined) caught.push(failure)
+    }
+    expect(caught.length).toBeGreaterThan(0)
+    expect(caught.every(({ invariant }) => invariant === 7)).toBe(true)
   })
 })

@@ -10,4 +10,5 @@ it('seeds 1 to 100: the invariants hold after every event, and all is well once 
   for (const what of ['put ok', 'get ok', 'fault slow', 'fault stalling', 'fault wiped']) {
     expect(totals[what] ?? 0, what).toBeGreaterThan(10)
   }
+  expect(totals['run with audits']).toBeGreaterThan(5)
 })

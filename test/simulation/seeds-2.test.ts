@@ -10,4 +10,5 @@ it('seeds 101 to 200: the invariants hold after every event, and all is well onc
   for (const what of ['put ok', 'get ok', 'fault slow', 'fault stalling', 'fault wiped']) {
     expect(totals[what] ?? 0, what).toBeGreaterThan(10)
   }
+  expect(totals['run with audits']).toBeGreaterThan(5)
 })
