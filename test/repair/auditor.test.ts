@@ -127,7 +127,8 @@ async function startAuditor(): Promise<Auditor> {
         const signer = providers.find((one) => one.peerId === peerId)!
         return {
           answers,
-          statement: act(peerId) === 'unsigned' ? undefined : await statementOf(signer, bytes, answers, peerId, clock.time)
+          statement:
+            act(peerId) === 'unsigned' ? undefined : await statementOf(signer, bytes, answers, peerId, clock.time)
         }
       }
     }
