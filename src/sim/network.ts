@@ -136,6 +136,7 @@ export class SimulatedNetwork {
   /** Streams are not simulated: an answer arrives whole, or not at all. */
   async #serveProofs(machine: Machine, owner: string, body: Uint8Array): Promise<Uint8Array[]> {
     const { proofs } = machine
+    await proofs.recognise()
     const leave = proofs.admit(owner)
     try {
       const stream: Uint8Array[] = []
