@@ -7,7 +7,8 @@
  *
  * | challenge ended    | not contained              | its own repeat, due       | others while contained      |
  * | ------------------ | -------------------------- | ------------------------- | --------------------------- |
- * | ok                 | proved, counts for it      | proved, clears it         | proved, counts for nothing  |
+ * | ok                 | proved, counts for it      | proved, clears it, counts | proved, counts for nothing  |
+ * |                    |                            | for nothing               |                             |
  * | wrong, missing     | lost                       | lost                      | lost: it said so            |
  * | refused            | withdrawn, score untouched | withdrawn, clears it      | withdrawn                   |
  * | timeout, unknown   | contained                  | a silence more; the last: | ignored: enough is waited   |
@@ -20,6 +21,10 @@
  *   or one that has lost a few shards could let just those time out and earn with the rest. They do prove their shards.
  * - What clears a waiting challenge: the very same one answered, the whole shard read, or the shard withdrawn or
  *   dropped. A proof of another chunk of the same shard does not: half a shard has many chunks.
+ * - What clears counts for nothing either: it may have been fetched since the question was put. A provider that has freed
+ *   itself by late answers six times within a day is *late*, and remains so for as long as that is true: nothing counts
+ *   for it, and each hour counts as one in which it could not be reached. Its line is as slow as that, or it answers
+ *   every first question with silence and fetches the answer while it is waited for.
  * - A repeat is one that was issued when it was due. What was issued earlier (a late report, a duplicate) uses none up.
  * - A provider that is offline is not asked. Once it is back, its repeats wait for the first gap again, so that it can
  *   start in peace. Flapping thus puts a verdict off, for the price of availability and of earning nothing.
@@ -33,7 +38,7 @@
  * for.
  */
 import { z } from 'zod'
-import { hourMs, minuteMs, secondMs } from '../base/limits.ts'
+import { dayMs, hourMs, minuteMs, secondMs } from '../base/limits.ts'
 import type { CustodyOutcome } from './outcome.ts'
 
 export interface JudgeConfig {
@@ -48,6 +53,9 @@ export interface JudgeConfig {
   /** Shards remembered as lost, so that two answers about one shard cost its provider once. */
   lostMax: number
   availabilityEveryMs: number
+  /** So many containments, each ended by a late answer, within so long: late. See `isLate`. */
+  lateCount: number
+  lateWindowMs: number
   /** Deadlines: see `deadlineMs`. */
   deadlineMsMin: number
   deadlineMsMax: number
@@ -61,6 +69,8 @@ export const judgeDefaults: JudgeConfig = {
   requestsMax: 32,
   lostMax: 64,
   availabilityEveryMs: hourMs,
+  lateCount: 6,
+  lateWindowMs: dayMs,
   deadlineMsMin: 500,
   deadlineMsMax: 2 * secondMs,
   answerMs: 25
@@ -105,7 +115,9 @@ export const judgeStateSchema = z.strictObject({
   /** Last requests judged, newest last. */
   requests: z.array(z.strictObject({ id: z.string(), issuedAt: time })),
   /** Last shards lost, newest last. */
-  lost: z.array(z.string())
+  lost: z.array(z.string()),
+  /** When late answers last ended containments, newest last; `lateCount` at most. */
+  lateAt: z.array(time)
 })
 /** Plain data: store it as JSON or DAG-CBOR, check it with the schema when it is read. */
 export type JudgeState = z.infer<typeof judgeStateSchema>
@@ -119,7 +131,8 @@ export const newJudge = (isSuspended = false): JudgeState => ({
   observedAt: null,
   latency: null,
   requests: [],
-  lost: []
+  lost: [],
+  lateAt: []
 })
 
 /** `now` in milliseconds since the Unix epoch, by the auditor's clock. */
@@ -152,7 +165,8 @@ export type JudgeEffect = { at: number } /** The shards' last proof is now. */ &
   | { kind: 'withdrawn'; cid: string }
   | { kind: 'contained'; cid: string; chunk: number | null }
   | { kind: 'cleared'; cid: string; chunk: number | null; why: string }
-  | { kind: 'availability'; isUp: boolean }
+  /** `isLate`: it is there, and not up because of that. */
+  | { kind: 'availability'; isUp: boolean; isLate?: true }
   | { kind: 'latency'; ms: number }
 )
 
@@ -166,6 +180,18 @@ export const isContained = ({ waiting }: JudgeState): boolean => waiting.length 
 /** Whether the shard is waited for, for `contained` as the state of a shard. */
 export const isShardContained = ({ waiting }: JudgeState, cid: string): boolean => waiting.some((w) => w.cid === cid)
 
+/**
+ * Whether it owes its clean record to second chances. A containment counts once, when a late answer ends it; one that was the
+ * auditor's fault, or ended because the shard is no longer this provider's, does not. In three simulated months of a
+ * hundred honest providers each had ten or eleven, and the worst day of all had five. One that is silent first and answers
+ * the first repeat has 48 a day, the third repeat 14; to have fewer than six it would have to be offline for half of the
+ * time. So six a day also mean that who lost one shard of 25 and is asked for three each half hour is not found by this.
+ */
+export function isLate({ lateAt }: JudgeState, now: number, config: JudgeConfig = judgeDefaults): boolean {
+  // What lies in the future was noted before the clock was set back.
+  return lateAt.filter((at) => at <= now && now - at < config.lateWindowMs).length >= config.lateCount
+}
+
 /** The challenges to put again now, all in one request. */
 export function dueRepeats(state: JudgeState, now: number, config: JudgeConfig = judgeDefaults): ChallengeKey[] {
   if (state.isSuspended || state.isOnline === false) return []
@@ -177,14 +203,16 @@ export function dueRepeats(state: JudgeState, now: number, config: JudgeConfig =
 /**
  * How long after the request the answer number `index` (from 0) may arrive, milliseconds: what this provider needs for
  * the first by its own history (mean and four deviations, as RFC 6298 has it; 500 ms at least), two seconds at most,
- * and 25 ms for each before it: a seek, a read of 1 MiB and its hash on a spinning disk.
+ * and 25 ms for each before it: a seek, a read of 1 MiB and its hash on a spinning disk. A request is waited for as a
+ * whole, so of its `n` answers all have the time of the last, `deadlineMs(state, n - 1, ...)`.
  *
  * The ceiling is there because a provider that kept nothing would always be slow, and its history would excuse it. To
  * rebuild one shard of 10+10 it has to fetch 10 MiB: 2 s allow that from 42 Mbit/s on, so a single challenge says
- * little about a fast line. But a batch of 24 wants 240 MiB in 2.6 s, 780 Mbit/s for as long as it lasts, and each
- * further one 3.4 Gbit/s; before that it has to learn the siblings' CIDs (only the manifest has them) and who keeps
- * them (nobody announces shards; a look-up in js kad-dht takes seconds). And a shard is asked for 1.58 times a week:
- * rebuilding it for each costs 16 MiB to save one.
+ * little about a fast line. Who kept nothing has to fetch 240 MiB for a batch of 24 in 2.6 s, 780 Mbit/s, and 2.5 GiB
+ * for the largest, of 256, in 8.4 s: 2.6 Gbit/s. But who lost a part has the time of all for that part: with one shard
+ * in twenty gone, some 13 of 256, 130 MiB in 8.4 s, which are 130 Mbit/s. Before that it has to learn the siblings' CIDs
+ * (only the manifest has them) and who keeps them (nobody announces shards; a look-up in js kad-dht takes seconds). And
+ * a shard is asked for 1.58 times a week: rebuilding it for each costs 16 MiB to save one.
  *
  * A repeat always has the ceiling: a silence gives no measurement to learn from, as a lost segment gives TCP none.
  */
@@ -211,8 +239,8 @@ export function judge(before: JudgeState, event: JudgeEvent, config: JudgeConfig
       break
     case 'read':
       seen(state, true, now)
-      clear(state, ({ cid }) => cid === event.cid, 'the whole shard was read', now, effects)
-      prove(state, [event.cid], 1, now, effects)
+      answeredLate(state, ({ cid }) => cid === event.cid, 'the whole shard was read', now, effects, config)
+      prove(state, isContained(before), [event.cid], 1, now, effects, config)
       break
     case 'online':
       seen(state, true, now)
@@ -245,6 +273,7 @@ type Batch = Extract<JudgeEvent, { kind: 'batch' }>
 function judgeBatch(state: JudgeState, batch: Batch, effects: JudgeEffect[], config: JudgeConfig): void {
   if (!isNews(state, batch, config)) return
   const { now, results } = batch
+  const wasContained = isContained(state)
   const isAbsent = results.every(({ outcome }) => outcome === 'offline')
   if (results.length > 0) seen(state, !isAbsent, now)
   const same = (a: ChallengeKey) => (b: ChallengeKey) => a.cid === b.cid && a.chunk === b.chunk
@@ -260,16 +289,16 @@ function judgeBatch(state: JudgeState, batch: Batch, effects: JudgeEffect[], con
       effects.push({ kind: 'withdrawn', cid, at: now })
     } else if (outcome === 'ok') {
       const answers = result.chunk === null ? (waiting: Waiting) => waiting.cid === cid : same(result)
-      clear(state, answers, 'answered', now, effects)
+      answeredLate(state, answers, 'answered', now, effects, config)
     }
   }
   if (!state.isSuspended) {
-    const wasContained = isContained(state)
+    const isStillContained = isContained(state)
     for (const result of results) {
       if (result.outcome !== 'timeout' && result.outcome !== 'unknown') continue
       const waiting = state.waiting.find(same(result))
       if (waiting !== undefined) silentAgain(state, waiting, batch, config)
-      else if (!wasContained && state.waiting.length < config.containedMax && !state.lost.includes(result.cid)) {
+      else if (!isStillContained && state.waiting.length < config.containedMax && !state.lost.includes(result.cid)) {
         const { cid, chunk } = result
         const nextAt = now + (config.repeatGapsMs[0] ?? config.verdictDelayMs)
         state.waiting = [...state.waiting, { cid, chunk, silentAt: [now], nextAt }]
@@ -278,7 +307,10 @@ function judgeBatch(state: JudgeState, batch: Batch, effects: JudgeEffect[], con
     }
   }
   const proved = results.filter(({ cid, outcome }) => outcome === 'ok' && !state.lost.includes(cid))
-  if (proved.length > 0) prove(state, [...new Set(proved.map(({ cid }) => cid))], proved.length, now, effects)
+  if (proved.length > 0) {
+    const cids = [...new Set(proved.map(({ cid }) => cid))]
+    prove(state, wasContained, cids, proved.length, now, effects, config)
+  }
   measure(state, results, now, effects, config)
 }
 
@@ -339,9 +371,32 @@ function clear(
   for (const { cid, chunk } of cleared) effects.push({ kind: 'cleared', cid, chunk, why, at: now })
 }
 
-function prove(state: JudgeState, cids: string[], challenges: number, now: number, effects: JudgeEffect[]): void {
+/** Clears, and remembers that it took more than one question where that ends the containment. */
+function answeredLate(
+  state: JudgeState,
+  isCleared: (waiting: Waiting) => boolean,
+  why: string,
+  now: number,
+  effects: JudgeEffect[],
+  config: JudgeConfig
+): void {
+  const wasContained = isContained(state)
+  clear(state, isCleared, why, now, effects)
+  if (wasContained && !isContained(state)) state.lateAt = [...state.lateAt, now].slice(-config.lateCount)
+}
+
+function prove(
+  state: JudgeState,
+  wasContained: boolean,
+  cids: string[],
+  challenges: number,
+  now: number,
+  effects: JudgeEffect[],
+  config: JudgeConfig
+): void {
   effects.push({ kind: 'proved', cids, at: now })
-  if (!isContained(state)) effects.push({ kind: 'good', challenges, at: now })
+  if (wasContained || isContained(state) || isLate(state, now, config)) return
+  effects.push({ kind: 'good', challenges, at: now })
 }
 
 function seen(state: JudgeState, isOnline: boolean, now: number): void {
@@ -380,7 +435,8 @@ function observe(state: JudgeState, now: number, effects: JudgeEffect[], config:
   if (elapsedMs < config.availabilityEveryMs) return
   if (!isOnline && now - since < config.verdictDelayMs) return // it may yet be the auditor who is offline
   state.observedAt = now
-  effects.push({ kind: 'availability', isUp: isOnline, at: now })
+  const late = isOnline && isLate(state, now, config)
+  effects.push({ kind: 'availability', isUp: isOnline && !late, ...(late ? { isLate: true } : {}), at: now })
 }
 
 /** The least first deadline that all answers would have met: never less than the first answer took. */

@@ -4,8 +4,9 @@
  *
  * - Time is cut into epochs of half an hour, and each provider gets one request an epoch at a time drawn at random in
  *   it. So two are less than an hour apart (budget permitting), nobody can foresee when, there is no herd, and an
- *   epoch's seed serves once. A request has 1024 challenges at most: beyond 217,000 shards at one provider the epoch
- *   has to be shorter.
+ *   epoch's seed serves once. What is asked in an epoch has 1024 challenges at most (beyond 217,000 shards at one
+ *   provider the epoch has to be shorter), and is called a request here; the audit loop puts it as several, of 256 at
+ *   most, one after the other and under the same seed.
  * - In it each shard is asked for with the same probability, `1 / (epochs in the period)`, so once a week on average;
  *   with more where that would be less than two challenges a request. Independent draws miss a shard for a whole period
  *   with 1/e = 37%: those are *due*, and asked for as well. Asking for all as they fall due would be cheaper (1 proof a

@@ -111,6 +111,8 @@ export const newScore = (now: number, config: ScoreConfig = scoreDefaults): Scor
 
 export const betaValue = ({ good, bad }: Beta): number => (good + bad === 0 ? 0 : good / (good + bad))
 
+const lateWhy = 'it could be reached, and answered too often only when it was asked again'
+
 const moved = ({ good, bad }: Beta, forIt: number, against: number, kept: number): Beta => ({
   good: good * kept + forIt,
   bad: bad * kept + against
@@ -144,7 +146,10 @@ function scoredOne(state: ScoreState, effect: JudgeEffect, config: ScoreConfig):
       const availability = moved(state.availability, effect.isUp ? 1 : 0, effect.isUp ? 0 : 1, config.kept)
       const what = effect.isUp
         ? ({ kind: 'present', why: 'it could be reached' } as const)
-        : ({ kind: 'absent', why: 'it could not be reached, and others could' } as const)
+        : ({
+            kind: 'absent',
+            why: effect.isLate === true ? lateWhy : 'it could not be reached, and others could'
+          } as const)
       return recorded({ ...state, availability }, { at, ...what }, [state.availability, availability], config)
     }
     case 'latency':
@@ -186,7 +191,7 @@ function recorded(state: ScoreState, news: News, [before, after]: [Beta, Beta], 
   const records = [...state.records]
   const last = records.findLastIndex((record) => isAboutAvailability(record) === isAboutAvailability(news))
   const same = records[last]
-  if (same !== undefined && same.kind === news.kind && news.shard === undefined) {
+  if (same !== undefined && same.kind === news.kind && same.why === news.why && news.shard === undefined) {
     records[last] = { ...same, until: news.at, count: same.count + 1, after: betaValue(after) }
   } else {
     records.push({ ...news, until: news.at, count: 1, before: betaValue(before), after: betaValue(after) })
@@ -206,7 +211,7 @@ function recorded(state: ScoreState, news: News, [before, after]: [Beta, Beta], 
 export type Standing = 'vetted' | 'vetting' | 'closed' | 'suspended'
 
 export interface ScoreReport {
-  /** For placement and hedging: 0 (avoid) to 1. Zero exactly where `standing` is closed or suspended. */
+  /** For placement: 0 (avoid) to 1. Zero exactly where `standing` is closed or suspended. */
   weight: number
   standing: Standing
   custody: number

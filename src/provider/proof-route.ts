@@ -1,13 +1,15 @@
 /** `POST /holdfast/v1/proofs`: the HTTP around the proof service. The answer streams, as fast as the auditor takes it. */
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Clock } from '../base/clock.ts'
-import { check } from '../base/errors.ts'
+import { check, HoldfastError } from '../base/errors.ts'
 import { secondMs } from '../base/limits.ts'
 import { proofRequestBytesMax, proofsType } from '../transfer/data-plane.ts'
 import type { ProofService } from './proof-service.ts'
 
 /** Far more than an auditor waits: whoever still reads after it only keeps a place. */
 const answerMsMax = 30 * secondMs
+/** A request has 200 KiB at most, and an auditor waits for the first answer no longer than this. */
+const bodyMsMax = 2 * secondMs
 
 export interface ProofExchange {
   request: IncomingMessage
@@ -24,6 +26,7 @@ export async function serveProofs(
   clock: Clock,
   { request, response, peer, gone }: ProofExchange
 ): Promise<void> {
+  await service.recognise()
   const leave = service.admit(peer)
   const done = new AbortController()
   const late = clock.sleep(answerMsMax, done.signal).then(
@@ -31,7 +34,7 @@ export async function serveProofs(
     () => {} // in time
   )
   try {
-    const received = await service.receive(peer, await readBody(request, gone))
+    const received = await service.receive(peer, await readBodyInTime(request, clock, gone))
     response.writeHead(200, { 'content-type': proofsType, 'cache-control': 'no-store' })
     for await (const frames of service.answer(received, gone)) {
       if (!response.write(frames)) await drained(response, gone)
@@ -58,6 +61,20 @@ async function drained(response: ServerResponse, gone: AbortSignal): Promise<voi
     response.once('drain', onDrain)
     gone.addEventListener('abort', onGone, { once: true })
   })
+}
+
+/** Whoever sends slowly only keeps a place. */
+async function readBodyInTime(request: IncomingMessage, clock: Clock, gone: AbortSignal): Promise<Uint8Array> {
+  const done = new AbortController()
+  const late = clock.sleep(bodyMsMax, done.signal).then(() => {
+    throw new HoldfastError('BAD_INPUT', `the request did not come within ${bodyMsMax} ms`)
+  })
+  late.catch(() => {}) // in time
+  try {
+    return await Promise.race([readBody(request, gone), late])
+  } finally {
+    done.abort('it has come')
+  }
 }
 
 async function readBody(request: IncomingMessage, gone: AbortSignal): Promise<Uint8Array> {

@@ -4,7 +4,8 @@
  *
  * Whoever knows a CID may ask, as whoever knows it may read the block. A proof costs a read of the block and a hash of it,
  * so there are bounds, and those who pay for a block go first:
- * - `admit`: requests at once, in all and of each peer;
+ * - `admit`: requests at once, in all and of each peer; half of the places are kept for peers that lease something here, and
+ *   strangers have none while their allowance is used up;
  * - blocks worked on at once, first come first served block by block, so that nobody waits for somebody's whole batch;
  * - blocks in a time: an auditor's own for blocks that it leases, one for all others together, since peer ids cost nothing.
  *   A challenge beyond that is answered `overloaded`.
@@ -38,6 +39,11 @@ import type { StorageProvider } from './storage-provider.ts'
 /** Requests being received, answered or sent; 72 KiB each with 1,024 challenges, and less and less as they are answered. */
 const requestsMax = 128
 const requestsPerPeerMax = 2
+/** Peer ids cost nothing, so strangers never have all places. */
+const strangersMax = requestsMax / 2
+/** Peers known to lease here, those that lease most; and how soon it is seen that they are others. */
+const ownersMax = 4096
+const ownersMsMax = 10 * secondMs
 /** So that one block is read while another is hashed. */
 const blocksAtOnce = 2
 /** Frames made between two turns of the event loop: 10 µs each. */
@@ -62,7 +68,7 @@ export interface SignedAnswers {
 }
 
 export interface ProofServiceComponents {
-  storage: Pick<StorageProvider, 'prove' | 'isLeasedBy'>
+  storage: Pick<StorageProvider, 'prove' | 'isLeasedBy' | 'owners'>
   signer: Signer
   verifySignature: VerifySignature
   clock: Clock
@@ -97,6 +103,9 @@ export class ProofService {
   readonly #working = new Semaphore(blocksAtOnce, requestsMax)
   readonly #admitted = new Map<string, number>()
   #admittedCount = 0
+  #strangersCount = 0
+  #owners: ReadonlySet<string> = new Set()
+  #ownersAt: number | undefined
   /** Least recently used first. */
   readonly #allowances = new Map<string, Allowance>()
   readonly #strangers: Allowance
@@ -119,22 +128,42 @@ export class ProofService {
     return this.#admittedCount
   }
 
-  /** A place for one request of this peer, from before it is read until its last answer is sent. @throws HoldfastError `OVERLOADED` */
+  /**
+   * A place for one request of this peer, from before it is read until its last answer is sent. A peer counts as one that
+   * leases here as of the last `recognise`.
+   *
+   * @throws HoldfastError `OVERLOADED`
+   */
   admit(peerId: string): () => void {
     const own = this.#admitted.get(peerId) ?? 0
     if (own >= requestsPerPeerMax || this.#admittedCount >= requestsMax)
       throw new HoldfastError('OVERLOADED', 'too many audits at once')
+    const isStranger = !this.#owners.has(peerId)
+    // Before anything of it is decoded, verified or looked up: nothing in it would be answered.
+    if (isStranger && (this.#strangersCount >= strangersMax || !this.#strangers.hasAny(this.#components.clock.now())))
+      throw new HoldfastError('OVERLOADED', 'too many audits by peers that lease nothing here')
     this.#admitted.set(peerId, own + 1)
     this.#admittedCount += 1
+    if (isStranger) this.#strangersCount += 1
     let isReleased = false
     return () => {
       if (isReleased) return
       isReleased = true
       this.#admittedCount -= 1
+      if (isStranger) this.#strangersCount -= 1
       const left = this.#admitted.get(peerId)! - 1
       if (left === 0) this.#admitted.delete(peerId)
       else this.#admitted.set(peerId, left)
     }
+  }
+
+  /** Learns who leases here, at most every ten seconds; to be called before `admit`. */
+  async recognise(): Promise<void> {
+    const now = this.#components.clock.now()
+    if (this.#ownersAt !== undefined && now >= this.#ownersAt && now - this.#ownersAt < ownersMsMax) return
+    this.#ownersAt = now
+    const owners = await this.#components.storage.owners(ownersMax)
+    this.#owners = new Set(owners.map(({ owner }) => owner))
   }
 
   /**
@@ -275,12 +304,16 @@ class Allowance {
 
   /** Takes one, if there is one. */
   take(now: number): boolean {
+    if (!this.hasAny(now)) return false
+    this.#left -= 1
+    return true
+  }
+
+  hasAny(now: number): boolean {
     const gained = (Math.max(0, now - this.#at) / secondMs) * this.#perSecond
     this.#at = now
     this.#left = Math.min(this.#burst, this.#left + gained)
-    if (this.#left < 1) return false
-    this.#left -= 1
-    return true
+    return this.#left >= 1
   }
 }
 

@@ -220,8 +220,8 @@ export class StorageProvider {
   }
 
   /**
-   * Proofs of these chunks (of 1 KiB) of a shard, from one read of it. With its `tree` known the block is not hashed where
-   * few are wanted: then what is damaged elsewhere in the block goes unnoticed.
+   * Proofs of these chunks (of 1 KiB) of a shard, from one read of it. The block is always hashed whole, so damage anywhere
+   * in it is noticed; its `tree`, where known, only saves making one.
    *
    * @throws HoldfastError `MISSING`; with `details.rotten` where the block is there but damaged. `BAD_INPUT` for a node,
    * whose CID is no BLAKE3 digest

@@ -155,6 +155,7 @@ export class SimulatedNetwork {
   async #serveProofs(machine: Machine, owner: string, body: Uint8Array): Promise<Uint8Array[]> {
     const { proofs } = machine
     if (machine.behaviour.proofs === 'stalled') return await new Promise(() => {})
+    await proofs.recognise()
     const leave = proofs.admit(owner)
     try {
       const stream: Uint8Array[] = []

@@ -7,6 +7,7 @@ import {
   deadlineMs,
   dueRepeats,
   isContained,
+  isLate,
   isShardContained,
   type JudgeEffect,
   type JudgeEvent,
@@ -165,10 +166,10 @@ describe('a contained provider', () => {
     expect(life.shard).toBe('contained')
     life.ask('ok', 'a', null)
     expect(life.shard).toBe('healthy')
-    expect(life.kinds()).toEqual(['proved', 'cleared', 'proved', 'good'])
+    expect(life.kinds()).toEqual(['proved', 'cleared', 'proved'])
     const read = contained()
     read.put({ kind: 'read', now: read.now, cid: 'a' })
-    expect(read.kinds()).toEqual(['cleared', 'proved', 'good'])
+    expect(read.kinds()).toEqual(['cleared', 'proved'])
   })
 
   it('uses up no repeat by what was issued before one was due', () => {
@@ -199,6 +200,73 @@ describe('a contained provider', () => {
     const life = contained()
     life.put({ kind: 'dropped', now: life.now, cid: 'a' })
     expect(isContained(life.state)).toBe(false)
+  })
+})
+
+describe('a provider that answers only what it is asked again', () => {
+  /** It is silent, and answers a minute later; so often, an hour apart. */
+  const freed = (times: number, outcome: CustodyOutcome = 'ok'): Life => {
+    const life = new Life()
+    life.put({ kind: 'online', now: life.now })
+    for (let i = 0; i < times; i++) {
+      life.ask('timeout')
+      life.untilDue()
+      life.ask(outcome)
+      life.later(hourMs - minuteMs)
+    }
+    life.effects = []
+    return life
+  }
+  const { lateCount, lateWindowMs } = judgeDefaults
+
+  it('gets no credit for that, nor for anything else in the same answer', () => {
+    const life = new Life()
+    life.ask('timeout')
+    life.untilDue()
+    const results = ['a', 'b'].map((cid): ChallengeResult => ({ cid, chunk: 7, outcome: 'ok' }))
+    life.put({ kind: 'batch', now: life.now, id: 'both', issuedAt: life.now, results })
+    expect(life.kinds()).toEqual(['contained', 'cleared', 'proved'])
+    life.ask('ok')
+    expect(life.kinds().slice(3)).toEqual(['proved', 'good'])
+  })
+  it('is late after six times in a day: nothing counts for it, and its hours count as absent', () => {
+    const before = freed(lateCount - 1)
+    before.ask('ok', 'b')
+    expect([isLate(before.state, before.now), before.kinds()]).toEqual([false, ['proved', 'good', 'availability']])
+    const life = freed(lateCount)
+    life.ask('ok', 'b')
+    life.put({ kind: 'read', now: life.later(minuteMs), cid: 'b' })
+    expect(life.effects).toMatchObject([
+      { kind: 'proved' },
+      { kind: 'availability', isUp: false, isLate: true },
+      { kind: 'proved' }
+    ])
+  })
+  it('is late no more once a day has passed, nor when the clock was wrong', () => {
+    const { state, now } = freed(lateCount)
+    expect(isLate(state, now)).toBe(true)
+    expect(isLate(state, state.lateAt[0]! + lateWindowMs)).toBe(false)
+    expect(isLate(state, now - lateWindowMs)).toBe(false)
+  })
+  it('is not one whose shard is dropped or refused, nor one that was silent for the auditor', () => {
+    expect(freed(2 * lateCount, 'refused').state.lateAt).toEqual([])
+    const life = new Life()
+    life.ask('timeout')
+    life.put({ kind: 'dropped', now: life.now, cid: 'a' })
+    life.ask('timeout')
+    life.put({ kind: 'suspended', now: life.now, from: life.now })
+    expect([isContained(life.state), life.state.lateAt]).toEqual([false, []])
+  })
+  it('is late once however many challenges were contained together', () => {
+    const life = new Life()
+    const put = (outcome: CustodyOutcome): void => {
+      const results = Array.from({ length: 20 }, (_, chunk): ChallengeResult => ({ cid: 'a', chunk, outcome }))
+      life.put({ kind: 'batch', now: life.now, id: outcome, issuedAt: life.now, results })
+    }
+    put('timeout')
+    life.untilDue()
+    put('ok')
+    expect(life.state.lateAt).toEqual([life.now])
   })
 })
 
@@ -444,6 +512,7 @@ describe('any life', () => {
         expect(state.waiting.length).toBeLessThanOrEqual(judgeDefaults.containedMax)
         expect(state.requests.length).toBeLessThanOrEqual(judgeDefaults.requestsMax)
         expect(state.lost.length).toBeLessThanOrEqual(judgeDefaults.lostMax)
+        expect(state.lateAt.length).toBeLessThanOrEqual(judgeDefaults.lateCount)
       })
     )
   })

@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import { dayMs, hourMs, minuteMs } from '../../src/base/limits.ts'
 import { daysUntilDetected } from '../../src/custody/detection.ts'
 import { judgeDefaults } from '../../src/custody/judge.ts'
-import { scoreDefaults } from '../../src/custody/score.ts'
+import { scoreDefaults, scoreReport } from '../../src/custody/score.ts'
 import { type Dishonesty, type OwnOutage, simulateMonth } from './month.ts'
 
 /**
@@ -53,7 +53,7 @@ describe('a month', () => {
       [{ kind: 'no reads' }, 'missing', readsMs + silenceMs, 'closed']
     ]
     const dishonest = cases.map(([dishonesty]) => dishonesty)
-    const { providers } = simulateMonth({ seed: 'liars', honest: 92, dishonest, days: 30, shards: 1000, outages })
+    const { providers } = simulateMonth({ seed: 'frauds', honest: 92, dishonest, days: 30, shards: 1000, outages })
     expect(providers.slice(0, 92).flatMap(({ lostAt }) => lostAt)).toEqual([])
     expect(providers.slice(0, 92).every(({ closedAt }) => closedAt === undefined)).toBe(true)
     cases.forEach(([dishonesty, outcome, bound, end], i) => {
@@ -66,6 +66,29 @@ describe('a month', () => {
       expect(reason, said).toMatchObject({ shard: expect.stringContaining('/') })
       expect(score.records.length).toBeLessThanOrEqual(scoreDefaults.recordsMax)
     })
+  })
+
+  it('with some that answer only what they had time to fetch: none keeps the right to new shards', () => {
+    const dishonest = [1, 3].map((repeats): Dishonesty => ({ kind: 'fetches', repeats }))
+    const { providers } = simulateMonth({
+      seed: 'fetchers',
+      honest: 20,
+      dishonest,
+      days: 14,
+      shards: 1000,
+      outages: []
+    })
+    expect(providers.slice(0, 20).every(({ closedAt }) => closedAt === undefined)).toBe(true)
+    for (const { closedAt, score, dishonesty } of providers.slice(20)) {
+      const said = JSON.stringify(dishonesty)
+      // A unit an hour against the hundred that it began with, once it has been late six times.
+      expect(closedAt, said).toBeLessThan(3.5 * dayMs)
+      expect(scoreReport(score, 14 * dayMs).standing, said).toBe('closed')
+      expect(score.isVetted, said).toBe(false)
+      expect(score.records, said).toContainEqual(
+        expect.objectContaining({ kind: 'absent', why: expect.stringContaining('asked again') })
+      )
+    }
   })
 
   it('is the same month for the same seed', () => {

@@ -29,6 +29,8 @@ export type Dishonesty =
   | { kind: 'half of each' }
   | { kind: 'silent' }
   | { kind: 'no reads' }
+  /** Silent first; what it is asked again so often it has fetched meanwhile, and reads may take long enough for it. */
+  | { kind: 'fetches'; repeats: number }
 
 export interface OwnOutage {
   from: number
@@ -136,7 +138,7 @@ function answers(
   isRepeat: boolean,
   now: number
 ): ChallengeResult[] {
-  const { random, dishonesty } = provider
+  const { random } = provider
   if (isIn(provider.absences, now)) return keys.map((key) => ({ ...key, outcome: 'offline' }))
   const isSlow = isIn(provider.slowSpells, now)
   let elapsedMs = logNormal(random, provider.latencyMs, 0.5)
@@ -145,7 +147,7 @@ function answers(
   if (isSlow) elapsedMs += logNormal(random, 3000, 1)
   return keys.map((key, i) => {
     elapsedMs += logNormal(random, 8, 0.5)
-    const outcome = lie(dishonesty, key)
+    const outcome = lie(provider, key)
     if (elapsedMs > deadlineMs(provider.judge, i, isRepeat) || outcome === 'timeout')
       return { ...key, outcome: 'timeout' }
     return { ...key, outcome: outcome ?? 'ok', elapsedMs }
@@ -154,7 +156,10 @@ function answers(
 
 const shardOf = (cid: string): number => Number(cid.split('/')[1])
 
-function lie(dishonesty: Dishonesty | undefined, { cid, chunk }: ChallengeKey): CustodyOutcome | undefined {
+function lie(
+  { dishonesty, judge: { waiting } }: SimulatedProvider,
+  { cid, chunk }: ChallengeKey
+): CustodyOutcome | undefined {
   switch (dishonesty?.kind) {
     case 'lost':
       return shardOf(cid) < dishonesty.share * 1000 ? dishonesty.says : undefined
@@ -164,6 +169,10 @@ function lie(dishonesty: Dishonesty | undefined, { cid, chunk }: ChallengeKey): 
       return 'timeout'
     case 'no reads':
       return chunk === null ? 'timeout' : undefined
+    case 'fetches': {
+      const silences = waiting.find((one) => one.cid === cid && one.chunk === chunk)?.silentAt.length ?? 0
+      return chunk === null || silences >= dishonesty.repeats ? undefined : 'timeout'
+    }
     default:
       return undefined
   }

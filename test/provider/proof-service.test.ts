@@ -197,7 +197,10 @@ describe('a request', () => {
 })
 
 describe('bounds', () => {
-  test('two requests of a peer, and 128 in all', () => {
+  test('two requests of a peer, and 64 of all strangers: who leases here has the other 64 places', async () => {
+    const owners = Array.from({ length: 33 }, (_, i) => `owner ${i}`)
+    for (const [i, owner] of owners.entries()) await keep(9, i, owner)
+    await service.recognise()
     const leave = service.admit('a')
     service.admit('a')
     expect(() => service.admit('a')).toThrow(expect.objectContaining({ code: 'OVERLOADED' }))
@@ -205,8 +208,23 @@ describe('bounds', () => {
     leave() // once is enough
     service.admit('a')
     expect(() => service.admit('a')).toThrow(expect.objectContaining({ code: 'OVERLOADED' }))
-    for (let i = 0; i < 63; i++) for (let j = 0; j < 2; j++) service.admit(`peer ${i}`)
+    for (let i = 0; i < 31; i++) for (let j = 0; j < 2; j++) service.admit(`peer ${i}`)
     expect(() => service.admit('b')).toThrow(expect.objectContaining({ code: 'OVERLOADED' }))
+    for (const owner of owners.slice(0, 32)) for (let j = 0; j < 2; j++) service.admit(owner)
+    expect(service.admitted).toBe(128)
+    expect(() => service.admit(owners[32]!)).toThrow(expect.objectContaining({ code: 'OVERLOADED' }))
+  })
+
+  test('no stranger at all while their allowance is used up, and whoever leases', async () => {
+    await keep(9)
+    await service.recognise()
+    const other = Array.from({ length: 1024 }, (_, i) => ({ cid: blockOf(8, i).cid, bytes: 8, chunk: 0 }))
+    service.admit('before')()
+    await answersTo(await ask(other, {}, stranger))
+    expect(() => service.admit('after')).toThrow(expect.objectContaining({ code: 'OVERLOADED' }))
+    service.admit(gateway.peerId)()
+    host.clock.advance(secondMs)
+    service.admit('after')()
   })
 
   test('strangers share an allowance of blocks, and take nothing from who leases', async () => {

@@ -246,6 +246,30 @@ describe('the route', () => {
       sent.end(body)
     })
 
+  test('waits two seconds for the whole of a request', async () => {
+    const status = await new Promise<number | string>((resolve) => {
+      const sent = httpsRequest(
+        `${node.dataUrl}/holdfast/v1/proofs`,
+        {
+          method: 'POST',
+          agent: false,
+          rejectUnauthorized: false,
+          ...certificate,
+          headers: { 'content-length': 1000 }
+        },
+        (response) => {
+          response.resume()
+          resolve(response.statusCode!)
+        }
+      )
+      agents.push(sent)
+      sent.once('error', (error: NodeJS.ErrnoException) => resolve(error.code!))
+      sent.write(new Uint8Array(10))
+    })
+    expect([400, 'ECONNRESET']).toContain(status)
+    await expect.poll(() => node.proofs.admitted).toBe(0)
+  })
+
   test('takes audit requests, by POST, of a length that is said, from peers', async () => {
     const { signed } = await ask(questionsAt(0))
     const body = signedCodec.encode(signed)

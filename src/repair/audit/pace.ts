@@ -33,7 +33,8 @@ export function auditTimes(pace = 1): AuditTimes {
       ...judgeDefaults,
       repeatGapsMs: judgeDefaults.repeatGapsMs.map(faster),
       verdictDelayMs: faster(judgeDefaults.verdictDelayMs),
-      availabilityEveryMs: faster(judgeDefaults.availabilityEveryMs)
+      availabilityEveryMs: faster(judgeDefaults.availabilityEveryMs),
+      lateWindowMs: faster(judgeDefaults.lateWindowMs)
     },
     outage: {
       ...outageDefaults,
