@@ -59,6 +59,8 @@ export interface JudgeConfig {
   /** Deadlines: see `deadlineMs`. */
   deadlineMsMin: number
   deadlineMsMax: number
+  /** Of the last repeat. */
+  lastDeadlineMs: number
   answerMs: number
 }
 
@@ -73,6 +75,7 @@ export const judgeDefaults: JudgeConfig = {
   lateWindowMs: dayMs,
   deadlineMsMin: 500,
   deadlineMsMax: 2 * secondMs,
+  lastDeadlineMs: 20 * secondMs,
   answerMs: 25
 }
 
@@ -175,6 +178,16 @@ export interface Judgement {
   effects: JudgeEffect[]
 }
 
+/** Whether silence about this challenge, put again now, would be the last. */
+export function isLastRepeat(
+  state: JudgeState,
+  { cid, chunk }: ChallengeKey,
+  config: JudgeConfig = judgeDefaults
+): boolean {
+  const waiting = state.waiting.find((one) => one.cid === cid && one.chunk === chunk)
+  return waiting !== undefined && waiting.silentAt.length >= config.repeatGapsMs.length
+}
+
 export const isContained = ({ waiting }: JudgeState): boolean => waiting.length > 0
 
 /** Whether the shard is waited for, for `contained` as the state of a shard. */
@@ -214,14 +227,18 @@ export function dueRepeats(state: JudgeState, now: number, config: JudgeConfig =
  * (only the manifest has them) and who keeps them (nobody announces shards; a look-up in js kad-dht takes seconds). And
  * a shard is asked for 1.58 times a week: rebuilding it for each costs 16 MiB to save one.
  *
+ * The last repeat has 20 s: what follows from silence then is that the shard is lost, and somebody slow has not lost it. Who needs
+ * it to fetch the shard from others proves that it has it now, and earns nothing by it (see `isLate`).
+ *
  * A repeat always has the ceiling: a silence gives no measurement to learn from, as a lost segment gives TCP none.
  */
 export function deadlineMs(
   state: JudgeState,
   index: number,
-  isRepeat: boolean,
+  isRepeat: boolean | 'last',
   config: JudgeConfig = judgeDefaults
 ): number {
+  if (isRepeat === 'last') return Math.round(config.lastDeadlineMs + index * config.answerMs)
   const { latency } = state
   const own = latency === null || isRepeat ? Number.POSITIVE_INFINITY : latency.meanMs + 4 * latency.deviationMs
   const first = Math.min(config.deadlineMsMax, Math.max(config.deadlineMsMin, own))

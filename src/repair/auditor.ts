@@ -24,6 +24,7 @@ import {
   deadlineMs,
   dueRepeats,
   isContained,
+  isLastRepeat,
   isShardContained,
   type JudgeEffect,
   type JudgeEvent,
@@ -667,7 +668,12 @@ export class Auditor {
         sampling,
         vrfProof,
         repeats,
-        deadlineMs: deadlineMs(record.judge, challenges.length - 1, isRepeat, this.#times.judge)
+        deadlineMs: deadlineMs(
+          record.judge,
+          challenges.length - 1,
+          isRepeat && (challenges.some((one) => this.#isLast(record, one)) ? 'last' : true),
+          this.#times.judge
+        )
       },
       signal
     )
@@ -696,6 +702,10 @@ export class Auditor {
         outcomes: exchange.transcript.outcomes
       })
     return exchange
+  }
+
+  #isLast({ judge: judged }: ProviderRecord, { cid, chunk }: Challenge): boolean {
+    return isLastRepeat(judged, { cid: cid.toString(), chunk }, this.#times.judge)
   }
 
   /** How long an answer took, as far as can be told: one stream brings them all. */

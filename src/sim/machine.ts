@@ -182,6 +182,7 @@ export class Machine {
     this.#proofs = new ProofService({
       storage: {
         isLeasedBy: (owner, cid) => storage.isLeasedBy(owner, cid),
+        owners: (...args) => storage.owners(...args),
         prove: async (cid, chunks, tree) => {
           const proofs = await storage.prove(cid, chunks, tree)
           return this.#behaviour.proofs === 'half' ? await this.#halved(cid, chunks, proofs) : proofs

@@ -11,6 +11,7 @@ import {
   deadlineMs,
   dueRepeats,
   isContained,
+  isLastRepeat,
   type JudgeEffect,
   type JudgeEvent,
   type JudgeState,
@@ -148,7 +149,10 @@ function answers(
   return keys.map((key, i) => {
     elapsedMs += logNormal(random, 8, 0.5)
     const outcome = lie(provider, key)
-    if (elapsedMs > deadlineMs(provider.judge, i, isRepeat) || outcome === 'timeout')
+    if (
+      elapsedMs > deadlineMs(provider.judge, i, isRepeat && (isLastRepeat(provider.judge, key) ? 'last' : true)) ||
+      outcome === 'timeout'
+    )
       return { ...key, outcome: 'timeout' }
     return { ...key, outcome: outcome ?? 'ok', elapsedMs }
   })
