@@ -135,10 +135,10 @@ describe('a provider that runs', () => {
     const text = (await status()).stdout.toString()
     const lines = text.split('\n')
     expect(lines.find((line) => line.includes('signed by this provider'))).toMatch(
-      /missing +1\.000 +0\.8\d\d +signed by this provider +the provider said that it does not have it: bafk/
+      /missing +1\.000 +0\.9\d\d +signed by this provider +the provider said that it does not have it: bafk/
     )
     expect(text).toContain(`missing ${name}`)
-    expect(lines.find((line) => line.startsWith(peerId))).toMatch(/ closed +0\.000 /)
+    expect(lines.find((line) => line.startsWith(peerId))).toMatch(/ vetting +0\.\d+ /)
   }, 60_000)
 
   test('is asked for its own score by nobody but itself', async () => {
