@@ -53,7 +53,7 @@ describe('a month', () => {
       [{ kind: 'no reads' }, 'missing', readsMs + silenceMs, 'closed']
     ]
     const dishonest = cases.map(([dishonesty]) => dishonesty)
-    const { providers } = simulateMonth({ seed: 'frauds', honest: 92, dishonest, days: 30, shards: 1000, outages })
+    const { providers } = simulateMonth({ seed: 'liars', honest: 92, dishonest, days: 30, shards: 1000, outages })
     expect(providers.slice(0, 92).flatMap(({ lostAt }) => lostAt)).toEqual([])
     expect(providers.slice(0, 92).every(({ closedAt }) => closedAt === undefined)).toBe(true)
     cases.forEach(([dishonesty, outcome, bound, end], i) => {
