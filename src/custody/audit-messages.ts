@@ -125,7 +125,7 @@ export const answerDigest = ({ kind, slice }: Answer): Uint8Array =>
 /** Over the digests of all answers, in order. */
 export const answersDigest = (digests: readonly Uint8Array[]): Uint8Array => blake3(concatBytes([...digests]))
 
-interface Codec<T> {
+export interface Codec<T> {
   encode: (message: T) => Uint8Array
   /** @throws HoldfastError `PROTOCOL` for anything but exactly such a message */
   decode: (bytes: Uint8Array) => T
