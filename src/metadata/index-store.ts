@@ -251,6 +251,71 @@ export interface CustodyIndex {
   scanTranscripts: (options: { after: number; limit: number }) => Promise<TranscriptRow[]>
 }
 
+/** Where a listing of a provider's segments goes on; `undefined` begins it. Its parts are the index's own business. */
+export interface HeldCursor {
+  leaseUntil: number
+  segmentId: number
+  index: number
+}
+
+export interface RefusalRow {
+  provider: string
+  cid: CID
+  /** Milliseconds since the Unix epoch, by the provider's clock. */
+  at: number
+  /** The refusal as the provider signed it: `market/refusal.ts`. */
+  signed: Uint8Array
+}
+
+/** What a provider has earned so far: bytes kept, times how long. */
+export interface AccountRow {
+  provider: string
+  /** Byte-milliseconds up to `accruedAt`. */
+  byteMs: number
+  /** Milliseconds since the Unix epoch. */
+  accruedAt: number
+}
+
+/** What repair needs: which segments a provider has part in, who works on which, and who refused what. */
+export interface RepairIndex {
+  /**
+   * Segments with a shard that `provider` is to have (not `missing`, `wrong`, `withdrawn`), a page at a time. What is
+   * renewed or placed meanwhile may come twice; nothing that stays is left out. `next` is absent after the last page.
+   */
+  listHeldSegments: (
+    provider: string,
+    options: { after?: HeldCursor; limit: number }
+  ) => Promise<{ segments: StoredSegment[]; next?: HeldCursor }>
+  /** All segments, by id, above `afterId`. */
+  listSegments: (options: { afterId: number; limit: number }) => Promise<StoredSegment[]>
+  /** Segments in which `provider` is to have one of these blocks, each once; at most `limit`. */
+  listSegmentsWith: (provider: string, cids: readonly CID[], limit: number) => Promise<StoredSegment[]>
+  /**
+   * Takes segments for repair until a time: of those asked for, the ones that nobody else has taken (a claim that ended
+   * by `now` counts for nothing; one's own is extended) and that still exist. Two gateways on one index never get the
+   * same segment.
+   */
+  claimSegments: (ids: readonly number[], claim: { claimant: string; until: number; now: number }) => Promise<number[]>
+  /** Gives claims back; those of others are left alone. */
+  unclaimSegments: (ids: readonly number[], claimant: string) => Promise<void>
+  /**
+   * Keeps signed refusals (the newest per provider and block) and marks what the providers were to have of them
+   * `withdrawn`, in one transaction, after what they have earned by `now` has been counted.
+   *
+   * @returns segments in which something was withdrawn by this call
+   */
+  recordRefusals: (rows: readonly RefusalRow[], now: number) => Promise<number[]>
+  /** Who has refused any of these blocks. */
+  listRefusals: (cids: readonly CID[]) => Promise<Array<Pick<RefusalRow, 'provider' | 'cid' | 'at'>>>
+  /** Adds to every provider's account what it kept since the last time. */
+  accrue: (now: number) => Promise<void>
+  /** Providers that ever earned anything, in the order of their peer ids. */
+  listAccounts: () => Promise<AccountRow[]>
+  /** States of providers' comings and goings, by peer id; null: forgotten. */
+  savePresence: (rows: ReadonlyArray<{ provider: string; state: Uint8Array | null }>) => Promise<void>
+  loadPresence: () => Promise<Array<{ provider: string; state: Uint8Array }>>
+}
+
 export interface AccountIndex {
   createAccessKey: (key: AccessKeyRecord) => Promise<void>
   getAccessKey: (accessKeyId: string) => Promise<AccessKeyRecord | undefined>
@@ -270,6 +335,7 @@ export interface MetadataIndex
     UploadIndex,
     ShardIndex,
     CustodyIndex,
+    RepairIndex,
     AccountIndex,
     ProviderIndex {
   /** Proves that the index is readable; rejects where it is not. */

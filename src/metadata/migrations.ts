@@ -320,8 +320,38 @@ CREATE TRIGGER transcripts_removed AFTER DELETE ON transcripts BEGIN
 END;
 `
 
+/**
+ * Step 4. What repair needs. A claim goes with its segment; a refusal stays when the content is gone, so that it is not
+ * offered again when it comes back.
+ */
+const fourth = `
+CREATE TABLE repair_claims (
+  segment_id INTEGER PRIMARY KEY REFERENCES segments (id) ON DELETE CASCADE,
+  claimant TEXT NOT NULL,
+  until INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE refusals (
+  cid BLOB NOT NULL,
+  provider_id INTEGER NOT NULL REFERENCES providers (id),
+  at INTEGER NOT NULL,
+  signed BLOB NOT NULL,
+  PRIMARY KEY (cid, provider_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE presence (
+  provider_id INTEGER PRIMARY KEY REFERENCES providers (id),
+  state BLOB NOT NULL
+) STRICT;
+
+-- What a provider earned by accrued_at, in byte-milliseconds; null before the first time. REAL: a petabyte kept for a
+-- year is past what an integer holds.
+ALTER TABLE providers ADD COLUMN byte_ms REAL NOT NULL DEFAULT 0;
+ALTER TABLE providers ADD COLUMN accrued_at INTEGER;
+`
+
 /** SQL of each step, in order; the first leads from an empty file to version 1. */
-export const migrations: readonly string[] = [first, second, third]
+export const migrations: readonly string[] = [first, second, third, fourth]
 
 function pragma(database: DatabaseSync, name: 'user_version' | 'application_id'): number {
   return Number(database.prepare(`PRAGMA ${name}`).get()?.[name])

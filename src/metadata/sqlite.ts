@@ -10,6 +10,7 @@ import { Contents, Providers, Segments } from './sqlite/contents.ts'
 import { sqliteCustody } from './sqlite/custody.ts'
 import { Database } from './sqlite/database.ts'
 import { ObjectNames, sqliteObjects } from './sqlite/objects.ts'
+import { sqliteRepair } from './sqlite/repair.ts'
 import { sqliteShards } from './sqlite/shards.ts'
 import { sqliteUploads } from './sqlite/uploads.ts'
 
@@ -46,6 +47,7 @@ export async function openSqliteIndex(
       ...sqliteUploads(database, segments, contents, names),
       ...shards,
       ...sqliteCustody(database, providers),
+      ...sqliteRepair(database, providers, segments),
       ...sqliteAccounts(database),
       ...sqliteKnownProviders(database),
       ping: async () => void (await shards.totals()),

@@ -239,6 +239,23 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
     listTranscripts: read(index.listTranscripts),
     scanTranscripts: read(index.scanTranscripts),
 
+    listHeldSegments: read(index.listHeldSegments),
+    listSegments: read(index.listSegments),
+    listSegmentsWith: read(index.listSegmentsWith),
+    claimSegments: plain('claim segments', index.claimSegments),
+    unclaimSegments: plain('give claims back', index.unclaimSegments),
+    recordRefusals: (rows, now) =>
+      write(`record ${rows.length} refusals`, async () => {
+        const ids = await index.recordRefusals(rows, now)
+        await refresh(ids)
+        return ids
+      }),
+    listRefusals: read(index.listRefusals),
+    accrue: plain('accrue', index.accrue),
+    listAccounts: read(index.listAccounts),
+    savePresence: plain('save presence', index.savePresence),
+    loadPresence: read(index.loadPresence),
+
     createAccessKey: plain('create access key', index.createAccessKey),
     getAccessKey: read(index.getAccessKey),
     listAccessKeys: read(index.listAccessKeys),

@@ -28,6 +28,12 @@ export function integer(row: Row, column: string): number {
   return value
 }
 
+export function real(row: Row, column: string): number {
+  const value = row[column]
+  if (typeof value !== 'number' || !Number.isFinite(value)) throw damaged(`${column} is no number`)
+  return value
+}
+
 export function text(row: Row, column: string): string {
   const value = row[column]
   if (typeof value !== 'string') throw damaged(`${column} is no text`)
