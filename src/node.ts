@@ -34,11 +34,15 @@ import { ProviderSearch } from './node/provider-search.ts'
 import { createCodingMemory } from './object/coding-memory.ts'
 import { createObjectStore, type NetworkObjectStore } from './object/store.ts'
 import { createWorkerCodec } from './object/worker-codec.ts'
+import { ReportTaker } from './repair/accept-report.ts'
 import { type AuditEvent, Auditor } from './repair/auditor.ts'
+import { ByAnybody } from './repair/by-anybody.ts'
 import { Completer } from './repair/completer.ts'
 import { withLastResort } from './repair/last-resort.ts'
 import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
+import { holdingProver } from './repair/prove-holding.ts'
+import { holdingsBy } from './transfer/holdings.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
 import type { CustodyObserver } from './transfer/peers.ts'
@@ -173,7 +177,7 @@ async function start(
       clock,
       random: random.fork('audits'),
       log: log.child('audits'),
-      pause: () => new Promise((resolve) => setImmediate(resolve)),
+      pause: nextTurn,
       onLost: () => maintenance.wake('complete'),
       onAudit: (event) => metrics.observeAudit(metricOf(event))
     },
@@ -215,6 +219,7 @@ async function start(
   )
   onStop(() => settle(store, clock, log))
 
+  const repairMemory = new Semaphore(repairMemoryBytes)
   const completer = new Completer({
     index,
     client,
@@ -225,8 +230,46 @@ async function start(
     random,
     log: log.child('repair'),
     custody,
-    memory: new Semaphore(repairMemoryBytes),
+    memory: repairMemory,
     isSettling: (segment) => store.isSettling(segment)
+  })
+  // What repair for others, and by others, has in common.
+  const withOthers = {
+    index,
+    client,
+    introduce: directory.introduce.bind(directory),
+    networkKnown: (signal?: AbortSignal) => search.whenKnown(signal),
+    guard,
+    clock,
+    log: log.child('repair'),
+    prove: holdingProver({
+      client,
+      signer: identity,
+      secretKey: identity.privateKey.raw.subarray(0, 32),
+      verifySignature,
+      clock,
+      pause: nextTurn
+    })
+  }
+  const byAnybody = new ByAnybody({
+    ...withOthers,
+    askHoldings: holdingsBy(network),
+    discovery,
+    known: () => directory.list().flatMap(({ peerId, state }) => (state === 'online' ? [peerId] : [])),
+    peers: withLastResort(directory),
+    codec,
+    signer: identity,
+    memory: repairMemory,
+    random
+  })
+  const reports = new ReportTaker({
+    ...withOthers,
+    peers: directory,
+    isGone: (provider) => directory.state(provider) === 'offline',
+    isSettling: (segment) => store.isSettling(segment),
+    verifySignature,
+    claimant: `report:${identity.peerId}`,
+    pause: nextTurn
   })
   const leases = {
     index,
@@ -270,7 +313,7 @@ async function start(
 
   let endpoint = ''
   const backend = createAdminBackend(
-    { index, directory, search, store, keys, auditor, clock },
+    { index, directory, search, store, keys, auditor, byAnybody, reports, clock },
     {
       peerId: identity.peerId,
       endpoint: () => endpoint,
@@ -304,6 +347,9 @@ async function start(
     stop
   }
 }
+
+/** Lets others have the event loop. */
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 /** What a provider is told of itself, when it asks. */
 async function knownOf(auditor: Auditor, peerId: string): Promise<KnownScore> {
