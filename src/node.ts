@@ -35,13 +35,17 @@ import { ProviderSearch } from './node/provider-search.ts'
 import { createCodingMemory } from './object/coding-memory.ts'
 import { createObjectStore, type NetworkObjectStore } from './object/store.ts'
 import { createWorkerCodec } from './object/worker-codec.ts'
+import { ReportTaker } from './repair/accept-report.ts'
 import { type AuditEvent, Auditor } from './repair/auditor.ts'
+import { ByAnybody } from './repair/by-anybody.ts'
 import { withLastResort } from './repair/last-resort.ts'
 import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
 import { Presence } from './repair/presence.ts'
+import { holdingProver } from './repair/prove-holding.ts'
 import { Repairer } from './repair/repairer.ts'
 import { createVerifier } from './repair/verify.ts'
+import { holdingsBy } from './transfer/holdings.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
 import type { CustodyObserver } from './transfer/peers.ts'
@@ -173,7 +177,7 @@ async function start(
     signer: identity,
     secretKey: identity.privateKey.raw.subarray(0, 32),
     verifySignature,
-    pause: () => new Promise<void>((resolve) => setImmediate(resolve))
+    pause: nextTurn
   }
   const auditor: Auditor = new Auditor(
     {
@@ -237,6 +241,7 @@ async function start(
     { graceMs: init.offlineGraceMs }
   )
   await presence.load()
+  const repairMemory = new Semaphore(repairMemoryBytes)
   const pressure = new ClientPressure(clock)
   onStop(async () => pressure.stop())
   const repairer = new Repairer(
@@ -252,7 +257,7 @@ async function start(
       random,
       log: log.child('repair'),
       custody,
-      memory: new Semaphore(repairMemoryBytes),
+      memory: repairMemory,
       isSettling: (segment) => store.isSettling(segment),
       isShardContained: (provider, cid) => auditor.isContained(provider, cid),
       verify: createVerifier({ ...signing, client, clock }),
@@ -261,6 +266,37 @@ async function start(
     },
     { bytesPerSecond: init.repairBytesPerSecond }
   )
+  // What repair for others, and by others, has in common.
+  const withOthers = {
+    index,
+    client,
+    introduce: directory.introduce.bind(directory),
+    networkKnown: (signal?: AbortSignal) => search.whenKnown(signal),
+    guard,
+    clock,
+    log: log.child('repair'),
+    prove: holdingProver({ ...signing, client, clock })
+  }
+  const byAnybody = new ByAnybody({
+    ...withOthers,
+    askHoldings: holdingsBy(network),
+    discovery,
+    known: () => directory.list().flatMap(({ peerId, state }) => (state === 'online' ? [peerId] : [])),
+    peers: withLastResort(directory),
+    codec,
+    signer: identity,
+    memory: repairMemory,
+    random
+  })
+  const reports = new ReportTaker({
+    ...withOthers,
+    peers: directory,
+    isGone: (provider) => presence.isGone(provider),
+    isSettling: (segment) => store.isSettling(segment),
+    verifySignature,
+    claimant: `report:${identity.peerId}`,
+    pause: nextTurn
+  })
   const leases = {
     index,
     client,
@@ -307,7 +343,7 @@ async function start(
 
   let endpoint = ''
   const backend = createAdminBackend(
-    { index, directory, search, store, keys, auditor, repairer, clock },
+    { index, directory, search, store, keys, auditor, repairer, byAnybody, reports, clock },
     {
       peerId: identity.peerId,
       endpoint: () => endpoint,
@@ -344,6 +380,9 @@ async function start(
     stop
   }
 }
+
+/** Lets others have the event loop. */
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
 
 /** What a provider is told of itself, when it asks. */
 async function knownOf(auditor: Auditor, peerId: string): Promise<KnownScore> {

@@ -174,6 +174,41 @@ export interface RepairListing extends Listing<RepairItem> {
   paused: string | null
 }
 
+/** What one call has done for a content of somebody else's. */
+export interface HelpView {
+  root: string
+  /** Units looked at (segments, and the blocks above them), and the number of the first. */
+  from: number
+  units: number
+  /** What to go on with; null: that was all. */
+  next: number | null
+  /** Why it ended before its end, where that was not for time. */
+  failure: string | null
+  providersAsked: number
+  bytesRead: number
+  bytesWritten: number
+  found: number
+  rebuilt: number
+  /** Shards without a holder, by why. */
+  unhelped: Record<string, number>
+  /** What was stored, a thousand at most; `segment` is null for a block of the manifest or of the UnixFS file. */
+  rows: Array<{ segment: number | null; index: number; cid: string; provider: string }>
+  /** Signed, for the owner of the content: base64 of `market/repair-report.ts`. */
+  reports: string[]
+}
+
+/** What the owner made of a report. */
+export interface AcceptanceView {
+  root: string
+  /** Peer id of who made the report. */
+  helper: string
+  madeAt: string
+  /** Rows by what became of them: see `repair/report-rules.ts`. */
+  rows: Record<string, number>
+  /** Those that were neither unknown nor not needed, a thousand at most. */
+  shards: Array<{ cid: string; provider: string; verdict: string }>
+}
+
 export interface Listing<T> {
   items: T[]
   /** There are more than were asked for. */
@@ -200,6 +235,19 @@ export interface AdminBackend {
   /** DESIGN section 9's shape. @throws HoldfastError `NO_SUCH_BUCKET`, `NO_SUCH_KEY` */
   objectHealth: (bucket: string, key: string) => Promise<object>
   repairs: (limit: number) => Promise<RepairListing>
+  /**
+   * Repairs a content of somebody else's, from unit `from` on, for as long as one call may take.
+   *
+   * @throws HoldfastError `BAD_INPUT` (it is this gateway's own), `UNREADABLE` (its manifest is nowhere to be had), `DAMAGED`,
+   * `OVERLOADED` (ask later)
+   */
+  repairContent: (root: string, from: number, signal: AbortSignal) => Promise<HelpView>
+  /**
+   * Takes over what somebody else has repaired, as far as it can be proved.
+   *
+   * @throws HoldfastError `BAD_INPUT` for what is no signed report, `OVERLOADED` (ask later)
+   */
+  acceptReport: (report: Uint8Array, signal: AbortSignal) => Promise<AcceptanceView>
   /** Newest first. */
   audits: (limit: number) => Promise<Listing<AuditView>>
   /**

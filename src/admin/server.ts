@@ -32,6 +32,8 @@ export interface AdminServer {
 
 /** A key of 1,024 control characters is 6 KiB of JSON. */
 const bodyBytesMax = 8192
+/** A report of 1 MiB in base64. */
+const reportBodyBytesMax = 1_500_000
 const pathCharsMax = 8192
 const listingDefault = 100
 const listingMax = 1000
@@ -128,6 +130,18 @@ function routesOf(backend: AdminBackend, metrics: Metrics): Route[] {
       }
     },
     {
+      pattern: /^\/v1\/repair$/,
+      isGuarded: true,
+      methods: {
+        POST: async ({ message, signal }) => {
+          const target = repairTargetOf(await readJson(message, reportBodyBytesMax))
+          return 'report' in target
+            ? json(await backend.acceptReport(target.report, signal))
+            : json(await backend.repairContent(target.cid, target.from, signal))
+        }
+      }
+    },
+    {
       pattern: /^\/v1\/objects\/([^/]+)\/(.+)$/s,
       methods: { GET: async ({ parts: [bucket, key] }) => json(await backend.objectHealth(bucket!, key!)) }
     },
@@ -204,7 +218,18 @@ function accountOf(body: unknown): string | undefined {
   return account
 }
 
-async function readJson(message: IncomingMessage): Promise<unknown> {
+/** Somebody else's content, or somebody else's report about one's own. */
+function repairTargetOf(body: unknown): { cid: string; from: number } | { report: Uint8Array } {
+  const what = '{ "cid": ROOT, "from": UNIT } or { "report": BASE64 }'
+  const { cid, from = 0, report } = fieldsOf(body, ['cid', 'from', 'report'], what)
+  if (report === undefined && typeof cid === 'string' && Number.isSafeInteger(from) && Number(from) >= 0)
+    return { cid, from: Number(from) }
+  const isBase64 = typeof report === 'string' && /^[A-Za-z0-9+/]+={0,2}$/.test(report)
+  if (!isBase64 || cid !== undefined || from !== 0) throw new HoldfastError('BAD_INPUT', `the body is ${what}`)
+  return { report: new Uint8Array(Buffer.from(report, 'base64')) }
+}
+
+async function readJson(message: IncomingMessage, bytesMax = bodyBytesMax): Promise<unknown> {
   if (message.headers['content-type']?.split(';')[0]?.trim() !== 'application/json') {
     throw new HttpError(415, 'UNSUPPORTED_MEDIA_TYPE', 'the body has to be application/json')
   }
@@ -212,8 +237,8 @@ async function readJson(message: IncomingMessage): Promise<unknown> {
   let length = 0
   for await (const chunk of message as AsyncIterable<Buffer>) {
     length += chunk.length
-    if (length > bodyBytesMax)
-      throw new HttpError(413, 'BODY_TOO_LARGE', `the body has at most ${bodyBytesMax} bytes`, { connection: 'close' })
+    if (length > bytesMax)
+      throw new HttpError(413, 'BODY_TOO_LARGE', `the body has at most ${bytesMax} bytes`, { connection: 'close' })
     chunks.push(chunk)
   }
   try {

@@ -220,6 +220,15 @@ export class ProviderDirectory {
     await Promise.all(found)
   }
 
+  /**
+   * Asks peers that somebody else named for their offers, so that they are known like those that a search finds. Only a
+   * signed offer counts; who gives none is forgotten in time like any other.
+   */
+  async introduce(peers: readonly PeerAddress[], signal?: AbortSignal): Promise<void> {
+    const strangers = peers.filter((peer) => !this.#entries.has(peer.peerId) && this.#meet(peer))
+    await forEachLimit(strangers, offersAtOnce, ({ peerId }) => this.#probe(peerId, signal))
+  }
+
   /** @returns whether it should be asked now */
   #meet(peer: PeerAddress): boolean {
     const entry = this.#entries.get(peer.peerId)

@@ -4,16 +4,20 @@ import { type Clock, withDeadline } from '../base/clock.ts'
 import { HoldfastError, messageOf } from '../base/errors.ts'
 import { limits, minuteMs, secondMs } from '../base/limits.ts'
 import { version } from '../base/version.ts'
+import { parseCid } from '../content/cid.ts'
 import type { ProviderDirectory } from '../discovery/directory.ts'
 import { type Code, formatCode } from '../erasure/erasure-coder.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
 import type { ObjectStore } from '../object/object-store.ts'
 import { codeFor, independentDomains, quorumOf, type StorageClass, storageClasses } from '../placement/place.ts'
+import type { ReportTaker } from '../repair/accept-report.ts'
 import type { Auditor } from '../repair/auditor.ts'
+import type { ByAnybody } from '../repair/by-anybody.ts'
 import type { Repairer } from '../repair/repairer.ts'
 import type { AccessKey, AccessKeys } from './access-keys.ts'
 import { auditNow, exportAudits, listAudits, scoreEventsOf, scoreViewOf } from './audit-views.ts'
 import type { ProviderSearch } from './provider-search.ts'
+import { acceptanceViewOf, helpViewOf } from './repair-views.ts'
 
 export interface AdminBackendComponents {
   index: MetadataIndex
@@ -23,6 +27,8 @@ export interface AdminBackendComponents {
   keys: AccessKeys
   auditor: Auditor
   repairer: Pick<Repairer, 'plan'>
+  byAnybody: ByAnybody
+  reports: ReportTaker
   clock: Clock
 }
 
@@ -140,6 +146,10 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
       }))
       return { ...plan, items }
     },
+
+    repairContent: async (root, from, signal) =>
+      helpViewOf(await components.byAnybody.help(parseCid(root), from, signal)),
+    acceptReport: async (report, signal) => acceptanceViewOf(await components.reports.take(report, signal)),
 
     audits: (limit) => listAudits(components, limit),
     audit: (target, signal) => withDeadline(clock, auditMsMax, signal, (inner) => auditNow(components, target, inner)),

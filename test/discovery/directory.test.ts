@@ -21,6 +21,7 @@ function world(providers: Record<string, FakeProvider>, trust?: Record<string, T
     discovery: {
       announceProvider: () => {},
       announceRoot: () => {},
+      findRoot: async function* () {},
       findProviders: async function* () {
         for (const [peerId, { addresses }] of Object.entries(providers)) yield { peerId, addresses }
       },
@@ -95,6 +96,19 @@ describe('the provider directory', () => {
     const backAt = time.now
     while (directory.state('a') === 'offline') await round()
     expect(time.now - backAt).toBeLessThanOrEqual(soonMs + 10 * secondMs)
+  })
+
+  it('takes from others whom there is, and not what they are', async () => {
+    const providers = { a: alive(), named: alive({ addresses: ['/b'] }), dead: alive({ isAlive: false }) }
+    const { directory, asked, ids } = world(providers)
+    await directory.introduce([
+      { peerId: 'named', addresses: ['/b'] },
+      { peerId: 'dead', addresses: ['/a'] }
+    ])
+    expect([directory.state('named'), directory.state('dead'), ids()]).toEqual(['online', 'offline', ['named']])
+    asked.length = 0
+    await directory.introduce([{ peerId: 'named', addresses: ['/elsewhere'] }])
+    expect([asked, directory.target('named')?.addresses]).toEqual([[], ['/b']])
   })
 
   it('offers for new shards those that answered with an offer, take shards and have room', async () => {

@@ -1,10 +1,12 @@
 /** An `AdminBackend` that answers from memory, and notes what it was asked. */
 import type {
+  AcceptanceView,
   AdminBackend,
   AuditRound,
   AuditTarget,
   AuditView,
   GatewayStatus,
+  HelpView,
   KeyView,
   ProviderView,
   ScoreEvent,
@@ -90,6 +92,30 @@ export const provider: ProviderView = {
   addresses: []
 }
 
+export const help: HelpView = {
+  root: 'bafy',
+  from: 0,
+  units: 3,
+  next: null,
+  failure: null,
+  providersAsked: 8,
+  bytesRead: 2000,
+  bytesWritten: 1000,
+  found: 20,
+  rebuilt: 1,
+  unhelped: {},
+  rows: [{ segment: 0, index: 5, cid: 'bafk', provider: '12D3KooWProvider' }],
+  reports: ['AAEC']
+}
+
+export const acceptance: AcceptanceView = {
+  root: 'bafy',
+  helper: '12D3KooWHelper',
+  madeAt: '2026-01-01T00:00:00.000Z',
+  rows: { accepted: 1, 'not-needed': 20 },
+  shards: [{ cid: 'bafk', provider: '12D3KooWProvider', verdict: 'accepted' }]
+}
+
 export class FakeBackend implements AdminBackend {
   reasons: string[] = []
   keys: KeyView[] = []
@@ -133,6 +159,14 @@ export class FakeBackend implements AdminBackend {
     return await this.doAudit(target, signal)
   }
   exportAudits = () => this.doExport()
+  repairContent = async (root: string, from: number) => {
+    this.asked.push(`${root} ${from}`)
+    return { ...help, root, from }
+  }
+  acceptReport = async (report: Uint8Array) => {
+    this.asked.push(`report of ${report.length} bytes`)
+    return acceptance
+  }
   score = async (peerId: string) => {
     if (peerId !== provider.peerId) throw new HoldfastError('MISSING', `no provider ${peerId} is known`)
     return { score, events: [scoreEvent] }
