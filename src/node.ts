@@ -2,6 +2,7 @@
  * The gateway, put together: builds its parts, starts them in the order in which they need each other, and stops them
  * in reverse.
  */
+import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
@@ -32,6 +33,7 @@ import { createAdminBackend } from './node/admin-backend.ts'
 import { ClientPressure } from './node/client-pressure.ts'
 import { loadMasterKey } from './node/master-key.ts'
 import { ProviderSearch } from './node/provider-search.ts'
+import { SelfHost, type SelfHostComponents } from './node/self-host.ts'
 import { createCodingMemory } from './object/coding-memory.ts'
 import { createObjectStore, type NetworkObjectStore } from './object/store.ts'
 import { createWorkerCodec } from './object/worker-codec.ts'
@@ -48,7 +50,7 @@ import { createVerifier } from './repair/verify.ts'
 import { holdingsBy } from './transfer/holdings.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
-import type { CustodyObserver } from './transfer/peers.ts'
+import type { CustodyObserver, Peers } from './transfer/peers.ts'
 import { type KnownScore, serveScores } from './transfer/score-protocol.ts'
 
 export interface HostPort {
@@ -76,6 +78,8 @@ export interface GatewayInit {
   offlineGraceMs?: number
   /** What repair may read and write, together. */
   repairBytesPerSecond?: number
+  /** Bytes of shards that the gateway may hold itself where no provider takes them; absent: none. */
+  selfHostBytes?: number
   /** With so many providers online nobody else is waited for at the start; absent: as many as were known before. */
   expectedProviders?: number
 }
@@ -162,17 +166,29 @@ async function start(
   const discovery = new KadDiscovery({ network, clock, random, log })
   onStop(() => discovery.stop())
   const certificate = await makePeerCertificate(identity, { now: clock.now() })
-  const client = new HttpsProviderClient({ network, certificate, verifySignature, clock })
-  onStop(() => client.close())
+  const remote = new HttpsProviderClient({ network, certificate, verifySignature, clock })
+  onStop(() => remote.close())
+  const selfHost = await openSelfHost(init, inDir('self-host'), {
+    signer: identity,
+    verifySignature,
+    clock,
+    random,
+    log
+  })
+  if (selfHost !== undefined) onStop(() => selfHost.close())
+  const client = selfHost?.reachedBy(remote) ?? remote
 
   const directory = new ProviderDirectory({
     discovery,
-    getOffer: (provider, signal) => client.getOffer(provider, signal),
+    getOffer: (provider, signal) => remote.getOffer(provider, signal),
     clock,
     random,
     log: log.child('directory'),
     trustOf: (peerId) => auditor.trustOf(peerId)
   })
+  const peers: Peers = selfHost?.knownTo(directory) ?? directory
+  const takers = withLastResort(directory)
+  const repairPeers = selfHost?.knownTo(takers) ?? takers
   const signing = {
     signer: identity,
     secretKey: identity.privateKey.raw.subarray(0, 32),
@@ -184,7 +200,7 @@ async function start(
       ...signing,
       index,
       client,
-      peers: directory,
+      peers,
       clock,
       random: random.fork('audits'),
       log: log.child('audits'),
@@ -213,13 +229,14 @@ async function start(
     {
       index,
       client,
-      peers: directory,
+      peers,
       codec,
       arenas: codingMemory,
       guard,
       masterKey,
       custody,
       isContained: (provider, cid) => auditor.isContained(provider, cid),
+      outlook: (segment) => repairer.outlook(segment),
       clock,
       random,
       log,
@@ -232,7 +249,7 @@ async function start(
   const presence = new Presence(
     {
       index,
-      stateOf: (peerId) => directory.state(peerId),
+      stateOf: (peerId) => peers.state(peerId),
       clock,
       log: log.child('presence'),
       isOwnOutage: () => auditor.isOwnOutage,
@@ -244,11 +261,11 @@ async function start(
   const repairMemory = new Semaphore(repairMemoryBytes)
   const pressure = new ClientPressure(clock)
   onStop(async () => pressure.stop())
-  const repairer = new Repairer(
+  const repairer: Repairer = new Repairer(
     {
       index,
       client,
-      peers: withLastResort(directory),
+      peers: repairPeers,
       peerId: identity.peerId,
       presence,
       codec,
@@ -261,6 +278,8 @@ async function start(
       isSettling: (segment) => store.isSettling(segment),
       isShardContained: (provider, cid) => auditor.isContained(provider, cid),
       verify: createVerifier({ ...signing, client, clock }),
+      selfHost: selfHost?.forRepair(guard),
+      isSelfHosting: selfHost !== undefined,
       pressure: () => pressure.pressure(),
       onRepair: (event) => metrics.observeRepair(event)
     },
@@ -282,7 +301,7 @@ async function start(
     askHoldings: holdingsBy(network),
     discovery,
     known: () => directory.list().flatMap(({ peerId, state }) => (state === 'online' ? [peerId] : [])),
-    peers: withLastResort(directory),
+    peers: takers,
     codec,
     signer: identity,
     memory: repairMemory,
@@ -290,7 +309,7 @@ async function start(
   })
   const reports = new ReportTaker({
     ...withOthers,
-    peers: directory,
+    peers,
     isGone: (provider) => presence.isGone(provider),
     isSettling: (segment) => store.isSettling(segment),
     verifySignature,
@@ -300,7 +319,7 @@ async function start(
   const leases = {
     index,
     client,
-    peers: directory,
+    peers,
     clock,
     log: log.child('leases'),
     guard,
@@ -343,7 +362,7 @@ async function start(
 
   let endpoint = ''
   const backend = createAdminBackend(
-    { index, directory, search, store, keys, auditor, repairer, byAnybody, reports, clock },
+    { index, directory, search, store, keys, auditor, repairer, selfHost, byAnybody, reports, clock },
     {
       peerId: identity.peerId,
       endpoint: () => endpoint,
@@ -390,6 +409,16 @@ async function knownOf(auditor: Auditor, peerId: string): Promise<KnownScore> {
   if (known === undefined) return { score: null, events: [], evidence: [] }
   const evidence = await auditor.evidenceOf(peerId, evidenceMax)
   return { score: known.report, events: known.events.toReversed(), evidence: evidence.toReversed().map(signedOf) }
+}
+
+/** Also where it holds nothing more: what it once took stays readable without the option. */
+async function openSelfHost(
+  { selfHostBytes }: GatewayInit,
+  dataDir: string,
+  components: SelfHostComponents
+): Promise<SelfHost | undefined> {
+  if (selfHostBytes === undefined && !existsSync(dataDir)) return undefined
+  return await SelfHost.open({ dataDir, capacityBytes: selfHostBytes ?? 0 }, components)
 }
 
 const signedOf = ({ bytes, signature }: TranscriptRow): Signed => ({ bytes, signature })

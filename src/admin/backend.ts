@@ -126,6 +126,8 @@ export interface GatewayStatus {
   /** Segments with shards not placed yet, or known lost. */
   incompleteSegments: number
   custody: CustodyStatus
+  /** What the gateway holds itself, since no provider takes it; null where it would hold nothing. */
+  selfHost: { blocks: number; bytes: number; capacityBytes: number } | null
   /** Code that a new object of each storage class gets now, `null` where there are too few providers. */
   codes: Record<string, string | null>
   /** Which implementation of each kernel this machine has got: `erasure`, `blake3`. */
@@ -172,6 +174,16 @@ export interface RepairListing extends Listing<RepairItem> {
   running: boolean
   /** Why less is repaired than could be; null where nothing holds it up. */
   paused: string | null
+}
+
+/** What one call of `POST /v1/repair` has done. */
+export interface RepairRound {
+  /** Since the call began; what other rounds did meanwhile included. */
+  done: RepairTotals
+  /** What is still to be repaired, and why it was not. */
+  left: RepairListing
+  /** It ended for time: call again. */
+  isPartial: boolean
 }
 
 /** What one call has done for a content of somebody else's. */
@@ -234,7 +246,10 @@ export interface AdminBackend {
   providers: () => Promise<ProviderView[]>
   /** DESIGN section 9's shape. @throws HoldfastError `NO_SUCH_BUCKET`, `NO_SUCH_KEY` */
   objectHealth: (bucket: string, key: string) => Promise<object>
-  repairs: (limit: number) => Promise<RepairListing>
+  /** @param isEager what `repair` would do: also what waits for more to be lost */
+  repairs: (limit: number, isEager: boolean) => Promise<RepairListing>
+  /** Repairs what there is to repair, for as long as one call may take. @throws HoldfastError `OVERLOADED` (ask later) */
+  repair: (signal: AbortSignal) => Promise<RepairRound>
   /**
    * Repairs a content of somebody else's, from unit `from` on, for as long as one call may take.
    *

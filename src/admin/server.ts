@@ -109,7 +109,10 @@ function routesOf(backend: AdminBackend, metrics: Metrics): Route[] {
       pattern: /^\/v1\/providers\/([^/]+)\/score$/,
       methods: { GET: async ({ parts: [peerId] }) => json(await backend.score(peerId!)) }
     },
-    { pattern: /^\/v1\/repairs$/, methods: { GET: async ({ query }) => json(await backend.repairs(limitOf(query))) } },
+    {
+      pattern: /^\/v1\/repairs$/,
+      methods: { GET: async ({ query }) => json(await backend.repairs(limitOf(query), isEagerOf(query))) }
+    },
     { pattern: /^\/v1\/audits$/, methods: { GET: async ({ query }) => json(await backend.audits(limitOf(query))) } },
     {
       pattern: /^\/v1\/audits\/export$/,
@@ -135,9 +138,9 @@ function routesOf(backend: AdminBackend, metrics: Metrics): Route[] {
       methods: {
         POST: async ({ message, signal }) => {
           const target = repairTargetOf(await readJson(message, reportBodyBytesMax))
-          return 'report' in target
-            ? json(await backend.acceptReport(target.report, signal))
-            : json(await backend.repairContent(target.cid, target.from, signal))
+          if ('report' in target) return json(await backend.acceptReport(target.report, signal))
+          if ('cid' in target) return json(await backend.repairContent(target.cid, target.from, signal))
+          return json(await backend.repair(signal))
         }
       }
     },
@@ -175,6 +178,13 @@ function routesOf(backend: AdminBackend, metrics: Metrics): Route[] {
       }
     }
   ]
+}
+
+/** Whether the plan is to include what still waits: `?eager=1`. */
+function isEagerOf(query: URLSearchParams): boolean {
+  const text = query.get('eager')
+  if (text !== null && text !== '0' && text !== '1') throw new HoldfastError('BAD_INPUT', 'eager is 0 or 1')
+  return text === '1'
 }
 
 function limitOf(query: URLSearchParams): number {
@@ -218,10 +228,11 @@ function accountOf(body: unknown): string | undefined {
   return account
 }
 
-/** Somebody else's content, or somebody else's report about one's own. */
-function repairTargetOf(body: unknown): { cid: string; from: number } | { report: Uint8Array } {
-  const what = '{ "cid": ROOT, "from": UNIT } or { "report": BASE64 }'
+/** All of one's own; somebody else's content; or somebody else's report about one's own. */
+function repairTargetOf(body: unknown): { cid: string; from: number } | { report: Uint8Array } | { own: true } {
+  const what = '{}, { "cid": ROOT, "from": UNIT } or { "report": BASE64 }'
   const { cid, from = 0, report } = fieldsOf(body, ['cid', 'from', 'report'], what)
+  if (Object.keys(body as object).length === 0) return { own: true }
   if (report === undefined && typeof cid === 'string' && Number.isSafeInteger(from) && Number(from) >= 0)
     return { cid, from: Number(from) }
   const isBase64 = typeof report === 'string' && /^[A-Za-z0-9+/]+={0,2}$/.test(report)

@@ -8,21 +8,26 @@ import { mkdir } from 'node:fs/promises'
 import path from 'node:path'
 import type { Clock } from '../base/clock.ts'
 import { HoldfastError, isCode, messageOf } from '../base/errors.ts'
-import { MiB, minuteMs } from '../base/limits.ts'
+import { limits, MiB, minuteMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import { version } from '../base/version.ts'
 import { auditRequestCodec, type Signed, signedCodec } from '../custody/audit-messages.ts'
 import type { Signer, VerifySignature } from '../market/offer.ts'
+import type { StoredSegment } from '../metadata/records.ts'
+import { storedShardBytes } from '../object/segment-codec.ts'
 import { FsShardStore } from '../provider/fs-shard-store.ts'
 import type { LeaseStore } from '../provider/lease-store.ts'
 import { ProofService } from '../provider/proof-service.ts'
 import type { ShardStore } from '../provider/shard-store.ts'
 import { SqliteLeaseStore } from '../provider/sqlite-lease-store.ts'
 import { StorageProvider } from '../provider/storage-provider.ts'
+import type { SelfHost as LastResort } from '../repair/segment-repair.ts'
+import type { LeaseGuard } from '../transfer/lease-guard.ts'
 import type { Peers } from '../transfer/peers.ts'
 import { decodeProofs } from '../transfer/prove.ts'
 import type { ProviderClient, ProviderRef } from '../transfer/provider-client.ts'
+import type { PlacedShard } from '../transfer/scatter.ts'
 
 const collectEveryMs = 5 * minuteMs
 /** Trees of blocks proved lately: there are few. */
@@ -92,15 +97,52 @@ export class SelfHost {
     return this.#components.signer.peerId
   }
 
-  /** Bytes that may still be kept. */
-  async freeBytes(): Promise<number> {
-    return (await this.#storage.stats()).freeBytes
-  }
-
   /** Bytes kept, and of how many blocks. */
   async kept(): Promise<{ blocks: number; bytes: number; capacityBytes: number }> {
     const { blocks, usedBytes, capacityBytes } = await this.#storage.stats()
     return { blocks, bytes: usedBytes, capacityBytes }
+  }
+
+  /**
+   * What repair asks of a last resort.
+   *
+   * @param guard shared with all that releases leases: a release still under way of what was here before must not end the
+   * new lease
+   */
+  forRepair(guard: LeaseGuard): LastResort {
+    const client = this.#client()
+    const self: ProviderRef = { peerId: this.peerId, dataUrls: [noUrl], addresses: [] }
+    const bytesOf = (segment: StoredSegment, indices: Iterable<number>): number => {
+      let bytes = 0
+      for (const index of indices) bytes += storedShardBytes(segment.length, segment, index)
+      return bytes
+    }
+    return {
+      peerId: this.peerId,
+      wants: (segment, shards) => bytesOf(segment, shards) <= this.#storage.freeBytes,
+      keep: async (segment, shards, signal) => {
+        const { clock, log } = this.#components
+        const holds: Array<() => void> = []
+        const placed = new Map<number, PlacedShard>()
+        for (const [index, bytes] of shards) {
+          const { cid } = segment.shards[index]!
+          holds.push(await guard.hold(this.peerId, cid))
+          try {
+            await client.putShard(self, cid, bytes, { termMs: limits.committedLeaseMs, signal })
+            const at = clock.now()
+            placed.set(index, { provider: this.peerId, at, leaseUntil: at + limits.committedLeaseMs })
+          } catch (error) {
+            log.warn('a shard that nobody takes could not be kept here either', { cid, error: messageOf(error) })
+          }
+        }
+        return {
+          placed,
+          letGo: () => {
+            for (const letGo of holds) letGo()
+          }
+        }
+      }
+    }
   }
 
   /** The same client, with this gateway among the providers that it reaches. */

@@ -5,7 +5,16 @@ import { type AdminServer, startAdminServer } from '../../src/admin/server.ts'
 import { HoldfastError } from '../../src/base/errors.ts'
 import { type Log, silentLog } from '../../src/base/log.ts'
 import { custodyOutcomes } from '../../src/custody/outcome.ts'
-import { acceptance, auditView, FakeBackend, help, provider, scoreEvent, status } from '../support/fake-backend.ts'
+import {
+  acceptance,
+  auditView,
+  FakeBackend,
+  help,
+  plan,
+  provider,
+  scoreEvent,
+  status
+} from '../support/fake-backend.ts'
 
 interface Answer {
   status: number
@@ -282,10 +291,17 @@ describe('the admin server', () => {
     })
   })
 
-  describe('repairs for others, and by others', () => {
+  describe('repairs', () => {
     const headers = { 'x-holdfast-admin': '1', 'content-type': 'application/json' }
     const repair = (body: object): Promise<Answer> =>
       ask('/v1/repair', { method: 'POST', headers, body: JSON.stringify(body) })
+
+    it('without a target are of what is owned here', async () => {
+      expect((await repair({})).json()).toMatchObject({ isPartial: false, done: plan.totals })
+      expect((await ask('/v1/repairs?eager=1&limit=3')).json()).toEqual(plan)
+      expect(backend.asked).toEqual(['repair', 'repairs 3 eager'])
+      expect((await ask('/v1/repairs?eager=yes')).status).toBe(400)
+    })
 
     it('take a root and where to go on, or a report of up to a MiB', async () => {
       expect((await repair({ cid: 'bafy' })).json()).toEqual({ ...help, root: 'bafy', from: 0 })
@@ -296,13 +312,17 @@ describe('the admin server', () => {
       expect((await repair({ report: report + report })).status).toBe(413)
     })
 
-    it.each([{}, { cid: 7 }, { cid: 'a', from: -1 }, { cid: 'a', report: 'AAAA' }, { report: 'a b' }, { report: '' }])(
-      'refuse %j',
-      async (body) => {
-        expect((await repair(body)).json()).toMatchObject({ code: 'BAD_INPUT' })
-        expect(backend.asked).toEqual([])
-      }
-    )
+    it.each([
+      { from: 1 },
+      { cid: 7 },
+      { cid: 'a', from: -1 },
+      { cid: 'a', report: 'AAAA' },
+      { report: 'a b' },
+      { report: '' }
+    ])('refuse %j', async (body) => {
+      expect((await repair(body)).json()).toMatchObject({ code: 'BAD_INPUT' })
+      expect(backend.asked).toEqual([])
+    })
 
     it('are for this machine alone', async () => {
       const bare = { 'content-type': 'application/json' }

@@ -9,7 +9,7 @@ import { silentLog } from '../../src/base/log.ts'
 import { cidOfNode, codecs } from '../../src/content/cid.ts'
 import { frameReport } from '../../src/market/repair-report.ts'
 import { type CliResult, runCli } from '../support/cli.ts'
-import { acceptance, FakeBackend, help } from '../support/fake-backend.ts'
+import { acceptance, FakeBackend, help, plan } from '../support/fake-backend.ts'
 
 let directory: string
 beforeAll(async () => {
@@ -69,9 +69,37 @@ describe('holdfast repair', () => {
     expect((await cli('--accept', file)).status).toBe(4)
   })
 
+  it('shows the plan with totals, and moves nothing', async () => {
+    const { status, stdout } = await cli('--dry-run')
+    expect([status, backend.asked]).toEqual([0, ['repairs 1000 eager']])
+    expect(stdout.toString()).toMatch(/^Plan: +1 segment, 1 shard to place$/m)
+    expect(stdout.toString()).toMatch(/^ +1 +1\+2 +1 +1 +12 days +1 lost$/m)
+    expect(jsonOf(await cli('--dry-run', '--json'))).toEqual(plan)
+  })
+
+  it('goes on until nothing can be done, and says what is left', async () => {
+    const totals = { ...plan.totals, repairs: 2, shardsRebuilt: 3, bytesRead: 1000 }
+    backend.repairRounds = [
+      { done: totals, left: plan, isPartial: true },
+      { done: totals, left: { ...plan, items: [] }, isPartial: false }
+    ]
+    const whole = await cli()
+    expect([whole.status, backend.asked]).toEqual([0, ['repair', 'repair']])
+    expect(whole.stdout.toString()).toMatch(/^Done: +6 shards rebuilt and 0 moved, of 4 segments$/m)
+    const { status, stdout } = await cli()
+    expect(status).toBe(4)
+    expect(stdout.toString()).toMatch(/^Repair: +1 segment left$/m)
+  })
+
   it('says what is wrong before it asks anybody', async () => {
     await writeFile(path.join(directory, 'junk'), 'this is no file of reports')
-    const bad = [[], ['--cid', 'x'], ['--report', 'f'], ['--cid', root, '--accept', 'f'], ['--accept', 'junk']]
+    const bad = [
+      ['--dry-run', '--cid', root],
+      ['--cid', 'x'],
+      ['--report', 'f'],
+      ['--cid', root, '--accept', 'f'],
+      ['--accept', 'junk']
+    ]
     for (const args of bad) expect([args, (await cli(...args)).status]).toEqual([args, 2])
     expect((await cli('--accept', 'absent')).status).toBe(3)
     expect(backend.asked).toEqual([])

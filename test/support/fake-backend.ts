@@ -9,6 +9,8 @@ import type {
   HelpView,
   KeyView,
   ProviderView,
+  RepairListing,
+  RepairRound,
   ScoreEvent,
   ScoreView
 } from '../../src/admin/backend.ts'
@@ -38,6 +40,7 @@ export const status: GatewayStatus = {
     standings: { vetted: 2, vetting: 1, closed: 0, suspended: 1 },
     oldestProofAt: '2026-01-01T00:00:00.000Z'
   },
+  selfHost: null,
   codes: { STANDARD: '1+2', REDUCED_REDUNDANCY: '1+2' },
   kernels: { erasure: 'WASM, SIMD', blake3: 'native' }
 }
@@ -116,6 +119,25 @@ export const acceptance: AcceptanceView = {
   shards: [{ cid: 'bafk', provider: '12D3KooWProvider', verdict: 'accepted' }]
 }
 
+export const plan: RepairListing = {
+  items: [
+    { segment: 1, code: '1+2', healthy: 2, margin: 1, wanted: 1, why: '1 lost', stuck: null, secondsToLoss: 1e6 }
+  ],
+  isTruncated: false,
+  planned: { segments: 1, shards: 1, bytesToRead: 10, bytesToWrite: 10 },
+  totals: {
+    repairs: 0,
+    shardsRebuilt: 0,
+    shardsMoved: 0,
+    bytesRead: 0,
+    bytesWritten: 0,
+    bytesTheory: 0,
+    wastedBytes: 0
+  },
+  running: false,
+  paused: null
+}
+
 export class FakeBackend implements AdminBackend {
   reasons: string[] = []
   keys: KeyView[] = []
@@ -135,24 +157,16 @@ export class FakeBackend implements AdminBackend {
     if (key === 'broken') throw new TypeError('secret internals at /var/lib')
     return { cid: 'bafy', size: 1, segments: [], blocks: [] }
   }
-  repairs = async (limit: number) => ({
-    items: [
-      { segment: 1, code: '1+2', healthy: 2, margin: 1, wanted: 1, why: '1 lost', stuck: null, secondsToLoss: 1e6 }
-    ].slice(0, limit),
-    isTruncated: false,
-    planned: { segments: 1, shards: 1, bytesToRead: 10, bytesToWrite: 10 },
-    totals: {
-      repairs: 0,
-      shardsRebuilt: 0,
-      shardsMoved: 0,
-      bytesRead: 0,
-      bytesWritten: 0,
-      bytesTheory: 0,
-      wastedBytes: 0
-    },
-    running: false,
-    paused: null
-  })
+  plan: RepairListing = plan
+  repairRounds: RepairRound[] = [{ done: plan.totals, left: { ...plan, items: [] }, isPartial: false }]
+  repairs = async (limit: number, isEager: boolean) => {
+    this.asked.push(`repairs ${limit} ${isEager ? 'eager' : 'due'}`)
+    return { ...this.plan, items: this.plan.items.slice(0, limit) }
+  }
+  repair = async () => {
+    this.asked.push('repair')
+    return this.repairRounds.shift() ?? { done: plan.totals, left: this.plan, isPartial: false }
+  }
   audits = async (limit: number) => ({ items: [auditView, auditView].slice(0, limit), isTruncated: limit < 2 })
   audit = async (target: AuditTarget, signal: AbortSignal) => {
     this.targets.push(target)
