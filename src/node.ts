@@ -11,7 +11,7 @@ import { startAdminServer } from './admin/server.ts'
 import type { Clock } from './base/clock.ts'
 import { Semaphore } from './base/concurrency.ts'
 import { HoldfastError, messageOf } from './base/errors.ts'
-import { MiB, secondMs } from './base/limits.ts'
+import { MiB, minuteMs, secondMs } from './base/limits.ts'
 import type { Log } from './base/log.ts'
 import type { Random } from './base/random.ts'
 import { blake3Implementation } from './content/blake3.ts'
@@ -99,6 +99,11 @@ const lookupPeersMax = 1000
 const memorySizes = { writeBytes: 40 * MiB, readBytes: 18 * MiB }
 /** Bytes that rebuilding shards may hold beside what requests do. */
 const repairMemoryBytes = 32 * MiB
+/**
+ * Who is away for longer may be replaced by what others have rebuilt: that costs no traffic, so there is no reason to wait as
+ * long as before rebuilding it ourselves. Not by whoever was just missed once.
+ */
+const replacedAfterMs = minuteMs
 /** How long the end waits for what goes on after answers were given. */
 const settleMsMax = 3 * secondMs
 /** How long the end waits for requests under way. */
@@ -265,7 +270,7 @@ async function start(
   const reports = new ReportTaker({
     ...withOthers,
     peers: directory,
-    isGone: (provider) => directory.state(provider) === 'offline',
+    isGone: (provider) => directory.absentMs(provider) >= replacedAfterMs,
     isSettling: (segment) => store.isSettling(segment),
     verifySignature,
     claimant: `report:${identity.peerId}`,

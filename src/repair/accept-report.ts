@@ -83,10 +83,10 @@ const takesWaitingMax = 4
 /** Segments with one block of a row that are looked at: blocks that very many share (empty ones) need no more. */
 const segmentsPerRowMax = 8
 /** Claimed, proved and written down together. */
-const segmentsAtOnce = 32
+const segmentsAtOnce = 16
 const claimMs = 5 * minuteMs
-const requestTimeoutMs = 20 * secondMs
-const provedAtOnce = 8
+const requestTimeoutMs = 10 * secondMs
+const provedAtOnce = 16
 const introducedMax = 64
 const rowsPerTurn = 64
 const rowsTold = 1000
