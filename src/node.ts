@@ -12,7 +12,7 @@ import { startAdminServer } from './admin/server.ts'
 import type { Clock } from './base/clock.ts'
 import { Semaphore } from './base/concurrency.ts'
 import { HoldfastError, messageOf } from './base/errors.ts'
-import { MiB, secondMs } from './base/limits.ts'
+import { MiB, minuteMs, secondMs } from './base/limits.ts'
 import type { Log } from './base/log.ts'
 import type { Random } from './base/random.ts'
 import { blake3Implementation } from './content/blake3.ts'
@@ -110,6 +110,12 @@ const lookupPeersMax = 1000
 const memorySizes = { writeBytes: 40 * MiB, readBytes: 18 * MiB }
 /** Bytes that rebuilding shards may hold beside what requests do. */
 const repairMemoryBytes = 32 * MiB
+/**
+ * Who is away for longer may be replaced by what others have rebuilt, in a segment that has lost so much that it is to be
+ * repaired: that costs no traffic, so there is no reason to wait as long as before rebuilding it ourselves. Not by whoever
+ * was just missed once; and not while all is well, or strangers could take over the seats of all who blink.
+ */
+const replacedAfterMs = minuteMs
 /** How long the end waits for what goes on after answers were given. */
 const settleMsMax = 3 * secondMs
 /** How long the end waits for requests under way. */
@@ -310,7 +316,8 @@ async function start(
   const reports = new ReportTaker({
     ...withOthers,
     peers,
-    isGone: (provider) => presence.isGone(provider),
+    isGone: (provider, segment) =>
+      presence.isGone(provider) || (directory.absentMs(provider) >= replacedAfterMs && repairer.isLow(segment)),
     isSettling: (segment) => store.isSettling(segment),
     verifySignature,
     claimant: `report:${identity.peerId}`,

@@ -253,8 +253,8 @@ export interface AdminBackend {
   /**
    * Repairs a content of somebody else's, from unit `from` on, for as long as one call may take.
    *
-   * @throws HoldfastError `BAD_INPUT` (it is this gateway's own), `UNREADABLE` (its manifest is nowhere to be had), `DAMAGED`,
-   * `OVERLOADED` (ask later)
+   * @throws HoldfastError `BAD_INPUT` (it is this gateway's own, or no content), `UNREADABLE` (its manifest is nowhere to be
+   * had), `OVERLOADED` (ask later)
    */
   repairContent: (root: string, from: number, signal: AbortSignal) => Promise<HelpView>
   /**

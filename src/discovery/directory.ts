@@ -387,6 +387,13 @@ export class ProviderDirectory {
     return this.#entries.get(peerId)?.state ?? 'unknown'
   }
 
+  /** How long an offline provider has not been seen, milliseconds; without end where this process never saw it. Else 0. */
+  absentMs(peerId: string): number {
+    const entry = this.#entries.get(peerId)
+    if (entry?.state !== 'offline') return 0
+    return entry.lastSeenAt === 0 ? Number.POSITIVE_INFINITY : this.#components.clock.now() - entry.lastSeenAt
+  }
+
   domainsOf(peerId: string): string[] {
     const entry = this.#entries.get(peerId)
     return entry === undefined || entry.domains.length === 0 ? [`peer:${peerId}`] : entry.domains

@@ -47,8 +47,8 @@ export interface AcceptComponents {
   ) => Promise<void>
   /** Resolves once the providers that are online are known: before that all would be unreachable. */
   networkKnown: (signal?: AbortSignal) => Promise<void>
-  /** Whether a provider has been absent for longer than is waited for. */
-  isGone: (provider: string) => boolean
+  /** Whether a provider has been absent for longer than this segment can wait for. */
+  isGone: (provider: string, segment: StoredSegment) => boolean
   /** Whether the segment's upload is still placing shards of it. */
   isSettling: (segment: StoredSegment) => boolean
   verifySignature: VerifySignature
@@ -83,10 +83,10 @@ const takesWaitingMax = 4
 /** Segments with one block of a row that are looked at: blocks that very many share (empty ones) need no more. */
 const segmentsPerRowMax = 8
 /** Claimed, proved and written down together. */
-const segmentsAtOnce = 32
+const segmentsAtOnce = 16
 const claimMs = 5 * minuteMs
-const requestTimeoutMs = 20 * secondMs
-const provedAtOnce = 8
+const requestTimeoutMs = 10 * secondMs
+const provedAtOnce = 16
 const introducedMax = 64
 const rowsPerTurn = 64
 const rowsTold = 1000
@@ -152,8 +152,9 @@ class Take {
     if (this.#verdicts.get(row) !== 'accepted') this.#verdicts.set(row, verdict)
   }
 
-  #isLost = ({ state, provider }: ShardRecord): boolean =>
-    lostStates.has(state) || provider === undefined || this.#components.isGone(provider)
+  #isLost(segment: StoredSegment, { state, provider }: ShardRecord): boolean {
+    return lostStates.has(state) || provider === undefined || this.#components.isGone(provider, segment)
+  }
 
   /** Segments that rows could fill, by id. Costs look-ups in the index, and nothing on the network. */
   async #match(until: number): Promise<Map<number, HeldRow[]>> {
@@ -172,10 +173,10 @@ class Take {
       seen.add(key)
       const segments = await index.listSegmentsOf([row.cid], segmentsPerRowMax)
       if (segments.length === 0) this.#judge(row, 'unknown')
-      for (const { id, shards } of segments) {
-        if (!shards.some((shard) => shard.cid.equals(row.cid) && this.#isLost(shard))) continue
+      for (const segment of segments) {
+        if (!segment.shards.some((shard) => shard.cid.equals(row.cid) && this.#isLost(segment, shard))) continue
         this.#judge(row, 'not-looked-at')
-        wanted.set(id, [...(wanted.get(id) ?? []), row])
+        wanted.set(segment.id, [...(wanted.get(segment.id) ?? []), row])
       }
     }
     return wanted
@@ -211,7 +212,7 @@ class Take {
     if (segment === undefined) return []
     const refusals = await index.listRefusals(segment.shards.map(({ cid }) => cid))
     const view: SeatView = {
-      isLost: this.#isLost,
+      isLost: (shard) => this.#isLost(segment, shard),
       domainsOf: (provider) => peers.domainsOf(provider),
       isOnline: (provider) => peers.state(provider) === 'online' && peers.target(provider) !== undefined,
       standing: (provider) => peers.standing?.(provider) ?? 'vetted',
@@ -303,7 +304,7 @@ class Take {
       const now = await index.getSegment(id)
       const same = seats.filter(({ index: at, before }) => {
         const shard = now?.shards[at]
-        return shard !== undefined && shard.provider === before.provider && this.#isLost(shard)
+        return shard !== undefined && shard.provider === before.provider && this.#isLost(now!, shard)
       })
       for (const seat of seats) if (!same.includes(seat)) this.#judge(seat.row, 'not-needed')
       if (same.length === 0) continue

@@ -7,11 +7,11 @@
  */
 import { type Clock, withDeadline } from '../base/clock.ts'
 import { forEachLimit, Semaphore } from '../base/concurrency.ts'
-import { HoldfastError, messageOf } from '../base/errors.ts'
+import { HoldfastError, isCode, messageOf } from '../base/errors.ts'
 import { dayMs, limits, minuteMs, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
-import { type CID, matchesCid } from '../content/cid.ts'
+import { type CID, codecs, hashes, matchesCid } from '../content/cid.ts'
 import type { Discovery } from '../discovery/discovery.ts'
 import type { Signer } from '../market/offer.ts'
 import {
@@ -89,15 +89,17 @@ export const helperTermMs = 7 * dayMs
 /** After that much time, or so many rows, a call ends with what it has: the next goes on from there. */
 const roundMsMax = minuteMs
 const roundRowsMax = 4 * reportRowsMax
-const batchUnitsMax = 32
+const batchUnitsMax = 16
 const batchBlocksMax = limits.leaseBatchMax / 2
 const providersAskedMax = 2000
 const askedAtOnce = 16
 const provedAtOnce = 8
-const restoredAtOnce = 2
+const restoredAtOnce = 4
 /** A shard that so many have claimed and not proved is taken for lost. */
 const proofRoundsMax = 4
 const requestTimeoutMs = 10 * secondMs
+/** Whoever has not said by then what it holds of a batch is taken to hold nothing. */
+const askMsMax = 30 * secondMs
 /** Roots are announced slowly: whoever is not found in the DHT by then is found by asking. */
 const rootSearchMs = 5 * secondMs
 const rootHoldersMax = 20
@@ -114,12 +116,13 @@ export class ByAnybody {
   /**
    * Goes through the content from unit `from` on; to be called again with `next` until that is null.
    *
-   * @throws HoldfastError `BAD_INPUT` for a content of this gateway's own, `UNREADABLE` when its root is nowhere to be had,
-   * `DAMAGED` when it is no manifest, `OVERLOADED` when others wait already
+   * @throws HoldfastError `BAD_INPUT` for a content of this gateway's own, and for what is no root of a content; `UNREADABLE`
+   * when it is nowhere to be had, `OVERLOADED` when others wait already
    */
   async help(root: CID, from: number, signal?: AbortSignal): Promise<HelpRound> {
     return await this.#turn.run(async () => {
       const { index, networkKnown } = this.#components
+      if (root.code !== codecs.dagCbor || root.multihash.code !== hashes.sha256) throw notManifest(root)
       if ((await index.findHolders(root)).length > 0)
         throw new HoldfastError('BAD_INPUT', 'this gateway owns that content, and repairs it without being asked')
       await networkKnown(signal)
@@ -127,6 +130,9 @@ export class ByAnybody {
     }, signal)
   }
 }
+
+const notManifest = (root: CID, cause?: unknown): HoldfastError =>
+  new HoldfastError('BAD_INPUT', `${root} is not the root of a content`, { cause })
 
 interface Stored {
   unit: ForeignUnit
@@ -185,7 +191,7 @@ class Help {
       if (batch.length > 0) await work()
     } catch (error) {
       this.#signal?.throwIfAborted()
-      if (at === 0) throw error
+      if (at === 0) throw isCode(error, 'DAMAGED') ? notManifest(root, error) : error
       // What was helped so far is not to be thrown away with the rest.
       this.#round.failure = messageOf(error)
       if (batch.length > 0) await work()
@@ -262,22 +268,33 @@ class Help {
   // Who holds what
 
   async #ask(cids: readonly CID[], claims: Claims): Promise<void> {
-    const { askHoldings, clock, known, peers, log } = this.#components
-    await forEachLimit(known().slice(0, providersAskedMax), askedAtOnce, async (provider) => {
-      const target = peers.target(provider)
-      if (target === undefined) return
-      this.#asked.add(provider)
-      try {
-        const has = await withDeadline(clock, requestTimeoutMs, this.#signal, (inner) =>
-          askHoldings(target, cids, inner)
-        )
-        for (const [at, cid] of cids.entries()) if (has[at] === true) claims.claim(provider, cid)
-      } catch (error) {
-        this.#signal?.throwIfAborted()
-        peers.report(provider, peerOutcomeOf(error))
-        log.debug('provider does not say what it holds', { provider, error: messageOf(error) })
-      }
-    })
+    const { clock, known, log } = this.#components
+    const providers = known().slice(0, providersAskedMax)
+    try {
+      await withDeadline(clock, askMsMax, this.#signal, (inner) =>
+        forEachLimit(providers, askedAtOnce, async (provider) => {
+          if (!inner.aborted) await this.#askOne(provider, cids, claims, inner)
+        })
+      )
+    } catch (error) {
+      this.#signal?.throwIfAborted()
+      log.info('not all providers said in time what they hold', { asked: this.#asked.size, error: messageOf(error) })
+    }
+  }
+
+  async #askOne(provider: string, cids: readonly CID[], claims: Claims, signal: AbortSignal): Promise<void> {
+    const { askHoldings, clock, peers, log } = this.#components
+    const target = peers.target(provider)
+    if (target === undefined) return
+    this.#asked.add(provider)
+    try {
+      const has = await withDeadline(clock, requestTimeoutMs, signal, (inner) => askHoldings(target, cids, inner))
+      for (const [at, cid] of cids.entries()) if (has[at] === true) claims.claim(provider, cid)
+    } catch (error) {
+      if (signal.aborted) return // ours to end, not its failure
+      peers.report(provider, peerOutcomeOf(error))
+      log.debug('provider does not say what it holds', { provider, error: messageOf(error) })
+    }
   }
 
   /** Puts to the proof who is relied on, and whoever comes next where that fails. */
@@ -390,7 +407,7 @@ class Help {
       return await this.#send(unit, holders, refuted, { rebuilt, wanted })
     } catch (error) {
       this.#signal?.throwIfAborted()
-      const isDamaged = error instanceof HoldfastError && error.code === 'DAMAGED'
+      const isDamaged = isCode(error, 'DAMAGED')
       this.#giveUp(unit, wanted, isDamaged ? 'damaged' : 'unreadable')
       log.info('foreign segment not rebuilt', { segment: unit.segment, error: messageOf(error) })
       return []

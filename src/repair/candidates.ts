@@ -142,7 +142,7 @@ export class Candidates {
     const churn = presence.churn()
     const { graceMs } = presence
     const treatment = treatmentOf(segment, condition, {
-      threshold: this.#isEager ? segment.m : repairThreshold(segment, churn.rate, graceMs + this.backlogMs),
+      threshold: this.#isEager ? segment.m : this.thresholdOf(segment),
       patienceMs: patienceSpan * graceMs,
       goneForMs: (provider) => presence.goneForMs(provider),
       isOverdue: (provider) => this.#isOverdue(provider)
@@ -164,6 +164,12 @@ export class Candidates {
     }
   }
 
+  /** At this margin shards of providers that stay away are rebuilt. */
+  thresholdOf(segment: StoredSegment): number {
+    const { presence } = this.#components
+    return repairThreshold(segment, presence.churn().rate, presence.graceMs + this.backlogMs)
+  }
+
   /** What is to be expected of a segment: its condition, and the odds, by the churn of the providers that hold it. */
   outlook(segment: StoredSegment): SegmentOutlook {
     const { presence, peers } = this.#components
@@ -175,7 +181,7 @@ export class Candidates {
     const rates = holders.map((provider) => churn.rateOf(provider))
     const rate = rates.length === 0 ? churn.rate : rates.reduce((sum, one) => sum + one, 0) / rates.length
     const windowMs = presence.graceMs + this.backlogMs
-    const threshold = repairThreshold(segment, churn.rate, windowMs)
+    const threshold = this.thresholdOf(segment)
     return {
       why: condition.why,
       threshold,

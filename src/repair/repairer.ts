@@ -219,6 +219,11 @@ export class Repairer {
     return stuck === undefined ? outlook : { ...outlook, why: `${outlook.why}; not repaired: ${stuck}` }
   }
 
+  /** Whether so much of it cannot be read now that its margin is down to where repair begins. */
+  isLow(segment: StoredSegment): boolean {
+    return this.#candidates.assess(segment).condition.margin <= this.#candidates.thresholdOf(segment)
+  }
+
   #itemOf({ segment, k, m, condition, treatment, secondsToLoss, isSettling }: Candidate): PlanItem {
     const { readable, margin, why } = condition
     const wanted = treatment.rebuild.length + treatment.move.length

@@ -106,6 +106,7 @@ describe('the provider directory', () => {
       { peerId: 'dead', addresses: ['/a'] }
     ])
     expect([directory.state('named'), directory.state('dead'), ids()]).toEqual(['online', 'offline', ['named']])
+    expect(['named', 'dead', 'unheard-of'].map((peerId) => directory.absentMs(peerId))).toEqual([0, Infinity, 0])
     asked.length = 0
     await directory.introduce([{ peerId: 'named', addresses: ['/elsewhere'] }])
     expect([asked, directory.target('named')?.addresses]).toEqual([[], ['/b']])
