@@ -41,6 +41,7 @@ import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
+import { controlProtocols } from './transfer/lease-protocol.ts'
 import type { CustodyObserver } from './transfer/peers.ts'
 import { type KnownScore, serveScores } from './transfer/score-protocol.ts'
 
@@ -260,6 +261,10 @@ async function start(
   })
 
   const loops = new AbortController()
+  network.onPeer((peer, protocols) => {
+    if (directory.has(peer.peerId) || protocols.includes(controlProtocols.offer))
+      void directory.meet(peer, loops.signal)
+  })
   const running = [search.run(loops.signal), maintenance.run(loops.signal)]
   onStop(async () => {
     loops.abort(new Error('the gateway stops'))

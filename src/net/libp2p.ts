@@ -138,6 +138,14 @@ export class Libp2pNetwork implements Network {
     })
   }
 
+  /** Hears of each peer that a connection is opened with, from either side, once it has said what it speaks. */
+  onPeer(listener: (peer: PeerAddress, protocols: readonly string[]) => void): void {
+    this.node.addEventListener('peer:identify', ({ detail: { peerId, listenAddrs, protocols } }) => {
+      const addresses = listenAddrs.slice(0, addressesMax).map((address) => address.toString())
+      listener({ peerId: peerId.toString(), addresses }, protocols)
+    })
+  }
+
   async stop(): Promise<void> {
     this.#stopping.abort(new HoldfastError('ABORTED', 'the node stops'))
     await Promise.all(this.#loops)
