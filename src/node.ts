@@ -149,6 +149,7 @@ async function start(
     { clock, random, log }
   )
   onStop(() => network.stop())
+  network.join()
   const discovery = new KadDiscovery({ network, clock, random, log })
   onStop(() => discovery.stop())
   const certificate = await makePeerCertificate(identity, { now: clock.now() })
