@@ -10,7 +10,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { MiB } from '../../src/base/limits.ts'
 import { bytesOf } from '../support/bytes.ts'
 import { runCli } from '../support/cli.ts'
-import { blockFile, ProcessNetwork, type ProviderProcess, waitFor } from '../support/processes.ts'
+import { blockFile, ProcessNetwork, type ProviderProcess, repeatUntil, waitFor } from '../support/processes.ts'
 import { fetchableSegments } from '../support/storage-lies.ts'
 
 const bucket = 'audits'
@@ -280,10 +280,11 @@ describe('providers that lie', () => {
     const { round } = await auditUntilAnswered(liar.peerId)
     expect(Object.keys(round.outcomes)).toEqual(['ok'])
     // Every read asks it. One that has what it needs before the answer is there does not wait for it: then the next one tells.
-    await waitFor('a read has found it out', async () => {
-      await expectIntact(name, bytes)
-      return await hasLost(liar, 'missing')
-    })
+    await repeatUntil(
+      'a read finds it out',
+      () => expectIntact(name, bytes),
+      () => hasLost(liar, 'missing')
+    )
   })
 
   test('who fetches from others when asked is too late', { timeout }, async () => {
