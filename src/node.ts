@@ -50,6 +50,7 @@ import { createVerifier } from './repair/verify.ts'
 import { holdingsBy } from './transfer/holdings.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
+import { controlProtocols } from './transfer/lease-protocol.ts'
 import type { CustodyObserver, Peers } from './transfer/peers.ts'
 import { type KnownScore, serveScores } from './transfer/score-protocol.ts'
 
@@ -169,6 +170,7 @@ async function start(
     { clock, random, log }
   )
   onStop(() => network.stop())
+  network.join()
   const discovery = new KadDiscovery({ network, clock, random, log })
   onStop(() => discovery.stop())
   const certificate = await makePeerCertificate(identity, { now: clock.now() })
@@ -358,6 +360,10 @@ async function start(
   })
 
   const loops = new AbortController()
+  network.onPeer((peer, protocols) => {
+    if (directory.has(peer.peerId) || protocols.includes(controlProtocols.offer))
+      void directory.meet(peer, loops.signal)
+  })
   const running = [search.run(loops.signal), maintenance.run(loops.signal)]
   onStop(async () => {
     loops.abort(new Error('the gateway stops'))

@@ -145,6 +145,7 @@ async function start(
   dataUrls = dataUrlsOf(init, ports.dataPort, network.addresses())
 
   await serveControlPlane(network, storage)
+  network.join()
   const openScores = await OwnScores.open(
     { network, storage, verifySignature, clock, random, log },
     { dataDir, askEveryMs: init.scoresEveryMs }
