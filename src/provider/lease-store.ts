@@ -29,6 +29,8 @@ export interface LeaseStore {
   /** Ends the leases that ran out before `now`, at most `limit`; returns the CIDs that nobody leases any more. */
   expire: (now: number, limit: number) => Promise<CID[]>
   get: (owner: string, cid: CID) => Promise<Lease | undefined>
+  /** Leases of `owner`, in the order of their CIDs' bytes, strictly after `after`. */
+  list: (owner: string, options: { after?: CID; limit: number }) => Promise<Lease[]>
   /** Whether anybody leases the block. */
   isLeased: (cid: CID) => Promise<boolean>
   /** Bytes of distinct leased blocks: what is in use. */

@@ -2,6 +2,8 @@
 import type { CID } from 'multiformats/cid'
 import { byBytes, type Lease, type LeaseStore, type OwnerTotals } from './lease-store.ts'
 
+const compareCids = (a: CID, b: CID): number => Buffer.compare(a.bytes, b.bytes)
+
 interface LeasedBlock {
   cid: CID
   bytes: number
@@ -51,6 +53,16 @@ export class MemoryLeaseStore implements LeaseStore {
     const block = this.#blocks.get(cid.toString())
     const until = block?.untilByOwner.get(owner)
     return block === undefined || until === undefined ? undefined : { cid: block.cid, owner, until, bytes: block.bytes }
+  }
+
+  async list(owner: string, { after, limit }: { after?: CID; limit: number }): Promise<Lease[]> {
+    const found: Lease[] = []
+    for (const { cid, bytes, untilByOwner } of this.#blocks.values()) {
+      const until = untilByOwner.get(owner)
+      if (until === undefined || (after !== undefined && compareCids(cid, after) <= 0)) continue
+      found.push({ cid, owner, until, bytes })
+    }
+    return found.sort((a, b) => compareCids(a.cid, b.cid)).slice(0, limit)
   }
 
   async isLeased(cid: CID): Promise<boolean> {

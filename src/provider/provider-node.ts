@@ -131,6 +131,7 @@ async function start(
     storage,
     proofs,
     certificate,
+    verifySignature,
     clock,
     log,
     announceRoot: (cid) => {

@@ -106,6 +106,18 @@ export class SqliteLeaseStore implements LeaseStore {
     return row === undefined ? undefined : { cid, owner, until: row.until, bytes: row.bytes }
   }
 
+  async list(owner: string, { after, limit }: { after?: CID; limit: number }): Promise<Lease[]> {
+    this.#commitWaiting()
+    const ownerId = this.#ownerId(owner)
+    if (ownerId === undefined) return []
+    const rows = this.#statements.list.all(after?.bytes ?? new Uint8Array(), ownerId, limit) as Array<{
+      cid: Uint8Array
+      until: number
+      bytes: number
+    }>
+    return rows.map(({ cid, until, bytes }) => ({ cid: CID.decode(cid), owner, until, bytes }))
+  }
+
   async isLeased(cid: CID): Promise<boolean> {
     this.#commitWaiting()
     return this.#statements.isLeased.get(cid.bytes) !== undefined
@@ -280,6 +292,7 @@ function prepare(db: DatabaseSync) {
     get: statement(
       'SELECT until, bytes FROM leases JOIN owners ON owners.id = leases.owner WHERE cid = ? AND owners.peer_id = ?'
     ),
+    list: statement('SELECT cid, until, bytes FROM leases WHERE cid > ? AND owner = ? ORDER BY cid LIMIT ?'),
     isLeased: statement('SELECT bytes FROM leases WHERE cid = ? LIMIT 1'),
     totals: statement(`
       SELECT coalesce(sum(n), 0) AS leases, count(*) AS blocks, coalesce(sum(bytes), 0) AS bytes

@@ -147,6 +147,7 @@ export class StorageProvider {
   #reservedBytes = 0
   #diskFullUntil = 0
   #accepting = true
+  #draining = false
   #puts = 0
   #gets = 0
   #signedOffer: { bytes: Uint8Array; issuedAt: number } | undefined
@@ -170,7 +171,18 @@ export class StorageProvider {
 
   /** Whether blocks it does not have yet are taken. */
   get accepting(): boolean {
-    return this.#accepting
+    return this.#accepting && !this.#draining
+  }
+
+  /** Whether it leaves, and hands over what it has. */
+  get draining(): boolean {
+    return this.#draining
+  }
+
+  /** While it drains it takes no blocks that it does not have yet, and its offer says why. */
+  setDraining(draining: boolean): void {
+    this.#draining = draining
+    this.#signedOffer = undefined
   }
 
   /** Stops taking blocks it does not have yet, or takes them again. What is leased is kept either way. */
@@ -351,7 +363,8 @@ export class StorageProvider {
       freeBytes,
       domain: this.#init.domain,
       price: this.#init.price,
-      accepting: this.#accepting,
+      accepting: this.accepting,
+      ...(this.#draining ? { draining: true } : {}),
       version: this.#init.version,
       issuedAt: now
     }
@@ -373,6 +386,11 @@ export class StorageProvider {
     return await this.#leases.owners(limit)
   }
 
+  /** Leases of `owner`, by CID, strictly after `after`. */
+  async leasesOf(owner: string, page: { after?: CID; limit: number }): Promise<Lease[]> {
+    return await this.#leases.list(owner, page)
+  }
+
   async stats(): Promise<StorageStats> {
     await this.#start()
     const { leases, blocks, bytes } = await this.#leases.totals()
@@ -384,7 +402,7 @@ export class StorageProvider {
       freeBytes: this.#freeBytes,
       leases,
       blocks,
-      accepting: this.#accepting,
+      accepting: this.accepting,
       puts: this.#puts,
       gets: this.#gets,
       rotten: this.#rotten.size
@@ -428,7 +446,7 @@ export class StorageProvider {
   /** @param replacedBytes length of what is stored under this CID now */
   async #write(cid: CID, bytes: Uint8Array, replacedBytes: number): Promise<void> {
     const addedBytes = bytes.length - replacedBytes
-    if (!this.#accepting) throw new HoldfastError('NO_SPACE', 'this provider takes no new blocks')
+    if (!this.accepting) throw new HoldfastError('NO_SPACE', 'this provider takes no new blocks')
     if (addedBytes > this.#freeBytes) throw new HoldfastError('NO_SPACE', 'this provider is full')
     this.#reservedBytes += addedBytes
     try {

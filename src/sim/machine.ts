@@ -353,6 +353,7 @@ function slowLeases(store: MemoryLeaseStore, process: VirtualProcess, random: Se
     release: (owner, cids) => process.wait(store.release(owner, cids)),
     expire: (now, limit) => process.wait(store.expire(now, limit)),
     get: (owner, cid) => process.wait(store.get(owner, cid)),
+    list: (...args) => process.wait(store.list(...args)),
     isLeased: (cid) => process.wait(store.isLeased(cid)),
     usedBytes: () => process.wait(store.usedBytes()),
     totals: () => process.wait(store.totals()),

@@ -80,6 +80,26 @@ export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreF
       if (reopen !== undefined) expect(await (await reopen()).owners(10)).toEqual(left)
     })
 
+    test('lists the leases of one owner, a page at a time, each once', async () => {
+      const { store, reopen } = await opened()
+      expect(await store.list('a', { limit: 10 })).toEqual([])
+      await store.grant([...cids.map((_, i) => lease(i, 'a', 50 + i)), lease(3, 'b', 9)])
+      const inOrder = cids.toSorted((a, b) => Buffer.compare(a.bytes, b.bytes)).map(String)
+      for (const open of [async () => store, ...(reopen === undefined ? [] : [reopen])]) {
+        const it = await open()
+        const listed: Lease[] = []
+        for (let page: Lease[] = []; ; listed.push(...page)) {
+          page = await it.list('a', { after: page.at(-1)?.cid, limit: 3 })
+          if (page.length === 0) break
+          expect(page.length).toBeLessThanOrEqual(3)
+        }
+        expect(listed.map(({ cid }) => cid.toString())).toEqual(inOrder)
+        expect(listed.find(({ cid }) => cid.equals(cids[3]!))).toMatchObject({ owner: 'a', until: 53, bytes: 100 })
+        expect(await it.list('b', { limit: 10 })).toMatchObject([{ owner: 'b', until: 9 }])
+        expect(await it.list('nobody', { limit: 10 })).toEqual([])
+      }
+    })
+
     test('releasing ends one owner’s leases only, and again changes nothing', async () => {
       const { store } = await opened()
       await store.grant([lease(0, 'a', 50), lease(0, 'b', 60)])
