@@ -36,9 +36,11 @@ import { createObjectStore, type NetworkObjectStore } from './object/store.ts'
 import { createWorkerCodec } from './object/worker-codec.ts'
 import { type AuditEvent, Auditor } from './repair/auditor.ts'
 import { Completer } from './repair/completer.ts'
+import { HandOver } from './repair/hand-over.ts'
 import { withLastResort } from './repair/last-resort.ts'
 import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
+import { serveHandOver } from './transfer/hand-over-protocol.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
 import type { CustodyObserver } from './transfer/peers.ts'
@@ -245,6 +247,16 @@ async function start(
     { name: 'audits', everyMs: auditor.tickMs, run: (signal) => auditor.round(signal) },
     { name: 'providers', everyMs: saveProvidersMs, run: () => saveProviders(index, directory) }
   ]
+  const handOver = new HandOver({
+    ...{ index, client, peers: withLastResort(directory), guard, clock, verifySignature },
+    ...{ signer: identity, secretKey: identity.privateKey.raw.subarray(0, 32) },
+    random: random.fork('hand-over'),
+    log: log.child('hand-over'),
+    pause: () => new Promise((resolve) => setImmediate(resolve)),
+    isSettling: (segment) => store.isSettling(segment),
+    onReleases: () => maintenance.wake('releases')
+  })
+  await serveHandOver(network, (from, request) => handOver.answer(from, request))
   await serveScores(network, (peerId) => knownOf(auditor, peerId), { clock })
   const maintenance = new Maintenance({ clock, random, log: log.child('maintenance') }, tasks)
   const saved = new Set(remembered.map(({ peerId }) => peerId))

@@ -14,7 +14,9 @@ export const controlProtocols = {
   lease: '/holdfast/lease/1',
   status: '/holdfast/status/1',
   /** Asked by a provider, about itself: `score-protocol.ts`. */
-  score: '/holdfast/score/1'
+  score: '/holdfast/score/1',
+  /** Asked by a provider, about what it keeps: `hand-over-protocol.ts`. */
+  handOver: '/holdfast/handover/1'
 } as const
 
 const cidSchema = z.custom<CID>((value) => CID.asCID(value) !== null)
