@@ -17,6 +17,7 @@ import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import type { CID } from '../content/cid.ts'
 import { type HandOver, handOverBatch } from './hand-over.ts'
+import type { LocalRoutes } from './local-server.ts'
 import type { StorageProvider } from './storage-provider.ts'
 
 const ownersAtOnce = 4
@@ -44,6 +45,8 @@ const fileSchema = z.strictObject({
 })
 type DrainFile = z.infer<typeof fileSchema>
 
+const commandSchema = z.strictObject({ cancel: z.boolean().optional() })
+
 const pathOf = (dataDir: string): string => join(dataDir, 'draining.json')
 
 export interface DrainState {
@@ -65,7 +68,6 @@ export interface DrainState {
 }
 
 export interface DrainComponents {
-  handOver: Pick<HandOver, 'batch'>
   storage: Pick<StorageProvider, 'owners' | 'leasesOf' | 'stats' | 'setDraining'>
   clock: Clock
   random: Random
@@ -89,7 +91,7 @@ export class Drain {
   #isChanged = false
   #stopping = new AbortController()
   #running: Promise<void> | undefined
-  #isStarted = false
+  #handOver: Pick<HandOver, 'batch'> | undefined
 
   private constructor(components: DrainComponents, dataDir: string, file: DrainFile | undefined) {
     this.#components = components
@@ -99,8 +101,8 @@ export class Drain {
   }
 
   /**
-   * As it was left: one that was draining takes nothing new from the start. A file that cannot be read still says that
-   * it drains: whoever wants to stay says so with `cancel`.
+   * As it was left: one that was draining takes nothing new from now on; to be called before anything can be put. A file
+   * that cannot be read still says that it drains: whoever wants to stay says so with `cancel`.
    */
   static async open(components: DrainComponents, { dataDir }: { dataDir: string }): Promise<Drain> {
     const file = await readDrainFile(dataDir, components)
@@ -113,12 +115,15 @@ export class Drain {
   }
 
   /** Hands over from now on, where it drains; `begin` does from then on. */
-  start(): void {
-    this.#isStarted = true
-    if (this.#file !== undefined && this.#running === undefined) {
-      this.#stopping = new AbortController()
-      this.#running = this.#run(this.#stopping.signal)
-    }
+  start(handOver: Pick<HandOver, 'batch'>): void {
+    this.#handOver = handOver
+    this.#goOn()
+  }
+
+  #goOn(): void {
+    if (this.#handOver === undefined || this.#file === undefined || this.#running !== undefined) return
+    this.#stopping = new AbortController()
+    this.#running = this.#run(this.#handOver, this.#stopping.signal)
   }
 
   /** Drains from now on, over restarts; nothing changes where it does already. */
@@ -130,7 +135,7 @@ export class Drain {
     this.#file = file
     storage.setDraining(true)
     this.#log.info('this provider drains: it takes nothing new, and hands over what it has')
-    if (this.#isStarted) this.start()
+    this.#goOn()
   }
 
   /** Stays after all; what has been handed over stays where it is. */
@@ -145,7 +150,7 @@ export class Drain {
   }
 
   async stop(): Promise<void> {
-    this.#isStarted = false
+    this.#handOver = undefined
     await this.#halt()
   }
 
@@ -177,11 +182,11 @@ export class Drain {
     }
   }
 
-  async #run(signal: AbortSignal): Promise<void> {
+  async #run(handOver: Pick<HandOver, 'batch'>, signal: AbortSignal): Promise<void> {
     const { clock } = this.#components
     while (!signal.aborted) {
       try {
-        const nextAt = await this.turn(signal)
+        const nextAt = await this.turn(handOver, signal)
         await clock.sleep(Math.max(soonMs / 2, Math.min(lookEveryMs, nextAt - clock.now())), signal)
       } catch (error) {
         if (signal.aborted) return
@@ -196,7 +201,7 @@ export class Drain {
    *
    * @returns when the next turn is
    */
-  async turn(signal: AbortSignal): Promise<number> {
+  async turn(handOver: Pick<HandOver, 'batch'>, signal: AbortSignal): Promise<number> {
     const { storage, clock } = this.#components
     const owners = await storage.owners(ownersMax)
     const names = new Set(owners.map(({ owner }) => owner))
@@ -206,17 +211,22 @@ export class Drain {
         this.#appointments.set(owner, { nextAt: clock.now(), after: undefined, fruitless: 0, why: undefined })
     }
     const due = [...this.#appointments].filter(([, { nextAt }]) => nextAt <= clock.now())
-    await forEachLimit(due, ownersAtOnce, ([owner, appointment]) => this.#serve(owner, appointment, signal))
+    await forEachLimit(due, ownersAtOnce, ([owner, appointment]) => this.#serve(handOver, owner, appointment, signal))
     await this.#save()
     return Math.min(clock.now() + lookEveryMs, ...[...this.#appointments.values()].map(({ nextAt }) => nextAt))
   }
 
-  async #serve(owner: string, appointment: Appointment, signal: AbortSignal): Promise<void> {
+  async #serve(
+    handOver: Pick<HandOver, 'batch'>,
+    owner: string,
+    appointment: Appointment,
+    signal: AbortSignal
+  ): Promise<void> {
     const { clock, random } = this.#components
     let pauseMs = soonMs
     try {
       for (let batches = 0; batches < batchesInTurn; batches++) {
-        const { isFruitful, isEnd, retryAfterMs } = await this.#batch(owner, appointment, signal)
+        const { isFruitful, isEnd, retryAfterMs } = await this.#batch(handOver, owner, appointment, signal)
         if (isFruitful) appointment.fruitless = 0
         if (isEnd) pauseMs = lookEveryMs // leases that are being ended need not be asked about
         if (isFruitful && !isEnd) continue
@@ -234,11 +244,12 @@ export class Drain {
 
   /** The owner's next leases; behind the last the first come again. */
   async #batch(
+    handOver: Pick<HandOver, 'batch'>,
     owner: string,
     appointment: Appointment,
     signal: AbortSignal
   ): Promise<{ isFruitful: boolean; isEnd: boolean; retryAfterMs: number }> {
-    const { storage, handOver } = this.#components
+    const { storage } = this.#components
     const leases = await storage.leasesOf(owner, { after: appointment.after, limit: handOverBatch })
     const isEnd = leases.length < handOverBatch
     appointment.after = isEnd ? undefined : leases.at(-1)!.cid
@@ -289,3 +300,17 @@ async function readDrainFile(
 
 const writeDrainFile = (dataDir: string, file: DrainFile): Promise<void> =>
   writeFileDurably(pathOf(dataDir), `${JSON.stringify(file)}\n`)
+
+/** `POST /drain` begins, `{ cancel: true }` ends it; `GET /drain` tells how it goes, until it is over. */
+export function drainRoutes(drain: Drain): LocalRoutes {
+  return {
+    'POST /drain': async (body) => {
+      const { success, data } = commandSchema.safeParse(body ?? {})
+      if (!success) throw new HoldfastError('BAD_INPUT', 'the command is {} or { "cancel": true }')
+      if (data.cancel === true) await drain.cancel()
+      else await drain.begin()
+      return await drain.state()
+    },
+    'GET /drain': async (_body, signal) => drain.watch(signal)
+  }
+}

@@ -10,15 +10,19 @@ import { minuteMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import { version } from '../base/version.ts'
+import type { CID } from '../content/cid.ts'
 import { KadDiscovery } from '../discovery/kad-dht.ts'
 import { type Identity, loadIdentity, verifySignature } from '../net/identity.ts'
 import { type Libp2pNetwork, type PeerMemory, startLibp2pNetwork } from '../net/libp2p.ts'
 import { makePeerCertificate } from '../net/peer-tls.ts'
+import { HttpsProviderClient } from '../transfer/https.ts'
 import { serveBitswap } from './bitswap.ts'
 import { ReadOnlyBlockstore } from './blockstore.ts'
 import { serveControlPlane } from './control-plane.ts'
 import { DataServer } from './data-server.ts'
+import { Drain, drainRoutes } from './drain.ts'
 import { FsShardStore } from './fs-shard-store.ts'
+import { HandOver } from './hand-over.ts'
 import { type LocalRoutes, serveLocally } from './local-server.ts'
 import { OwnScores } from './own-scores.ts'
 import { ProofService } from './proof-service.ts'
@@ -112,6 +116,7 @@ async function start(
   )
   const roots = await RootList.open(join(dataDir, 'roots.txt'), log)
   started.push(() => roots.close())
+  const drain = await Drain.open({ storage, clock, random, log }, { dataDir })
   const reconciled = storage.reconcileAtStart()
   reconciled.catch(() => {}) // awaited below
 
@@ -153,6 +158,11 @@ async function start(
   )
   scores = openScores
   started.push(() => openScores.stop())
+  const client = new HttpsProviderClient({ network, certificate, verifySignature, clock })
+  started.push(() => client.close())
+  const isRoot = (cid: CID): boolean => roots.has(cid)
+  const handOver = new HandOver({ network, storage, client, clock, log: log.child('hand-over'), isRoot })
+  started.push(() => drain.stop())
   const bitswap = await serveBitswap(network.node, new ReadOnlyBlockstore(storage, shards))
   started.push(() => bitswap.stop())
   await reconciled
@@ -164,7 +174,8 @@ async function start(
   started.push(collectPeriodically(storage, clock, random, log))
   openScores.start()
   started.push(await keepStatus(dataDir, () => statusOf(storage, proofs, ports.network, dataUrls), { clock, log }))
-  const routes: LocalRoutes = {}
+  drain.start(handOver)
+  const routes: LocalRoutes = { ...drainRoutes(drain) }
   const local = await serveLocally(dataDir, routes, { clock, random, log })
   started.push(() => local.stop())
   log.info('the provider is up', { peerId: identity.peerId, dataUrls, addresses: network.addresses() })
