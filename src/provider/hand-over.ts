@@ -48,7 +48,7 @@ const avoidMs = minuteMs
 
 export interface HandOverComponents {
   network: Pick<Network, 'request'>
-  storage: Pick<StorageProvider, 'get'>
+  storage: Pick<StorageProvider, 'getToHandOver'>
   client: Pick<ProviderClient, 'putShard'>
   clock: Clock
   log: Log
@@ -228,7 +228,7 @@ export class HandOver {
   /** The block, checked; one that is damaged or gone is confessed, and waits for its owner to have it rebuilt. */
   async #read(cid: CID, waiting: Waiting): Promise<Uint8Array | undefined> {
     try {
-      return await this.#components.storage.get(cid)
+      return await this.#components.storage.getToHandOver(cid)
     } catch (error) {
       if (!isCode(error, 'MISSING')) throw error
       add(waiting, 'damaged or gone here; their owner has been told')

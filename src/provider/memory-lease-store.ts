@@ -49,6 +49,17 @@ export class MemoryLeaseStore implements LeaseStore {
     return freed
   }
 
+  async evict(cids: readonly CID[]): Promise<CID[]> {
+    const freed: CID[] = []
+    for (const cid of cids) {
+      const block = this.#blocks.get(cid.toString())
+      if (block === undefined) continue
+      for (const owner of [...block.untilByOwner.keys()]) this.#end(block, owner)
+      freed.push(block.cid)
+    }
+    return freed
+  }
+
   async get(owner: string, cid: CID): Promise<Lease | undefined> {
     const block = this.#blocks.get(cid.toString())
     const until = block?.untilByOwner.get(owner)
@@ -63,6 +74,10 @@ export class MemoryLeaseStore implements LeaseStore {
       found.push({ cid, owner, until, bytes })
     }
     return found.sort((a, b) => compareCids(a.cid, b.cid)).slice(0, limit)
+  }
+
+  async ownersOf(cid: CID): Promise<string[]> {
+    return [...(this.#blocks.get(cid.toString())?.untilByOwner.keys() ?? [])].sort()
   }
 
   async isLeased(cid: CID): Promise<boolean> {
