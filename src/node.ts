@@ -40,6 +40,7 @@ import { createWorkerCodec } from './object/worker-codec.ts'
 import { ReportTaker } from './repair/accept-report.ts'
 import { type AuditEvent, Auditor } from './repair/auditor.ts'
 import { ByAnybody } from './repair/by-anybody.ts'
+import { HandOver } from './repair/hand-over.ts'
 import { withLastResort } from './repair/last-resort.ts'
 import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
@@ -47,6 +48,7 @@ import { Presence } from './repair/presence.ts'
 import { holdingProver } from './repair/prove-holding.ts'
 import { Repairer } from './repair/repairer.ts'
 import { createVerifier } from './repair/verify.ts'
+import { serveHandOver } from './transfer/hand-over-protocol.ts'
 import { holdingsBy } from './transfer/holdings.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
@@ -343,6 +345,17 @@ async function start(
     { name: 'audits', everyMs: auditor.tickMs, run: (signal) => auditor.round(signal) },
     { name: 'providers', everyMs: saveProvidersMs, run: () => saveProviders(index, directory) }
   ]
+  const handOver = new HandOver({
+    ...{ index, client, peers: withLastResort(directory), guard, clock, verifySignature },
+    ...{ signer: identity, secretKey: identity.privateKey.raw.subarray(0, 32) },
+    random: random.fork('hand-over'),
+    log: log.child('hand-over'),
+    pause: () => new Promise((resolve) => setImmediate(resolve)),
+    isSettling: (segment) => store.isSettling(segment),
+    onDraining: (peerId) => directory.saidToDrain(peerId),
+    onReleases: () => maintenance.wake('releases')
+  })
+  await serveHandOver(network, (from, request) => handOver.answer(from, request))
   await serveScores(network, (peerId) => knownOf(auditor, peerId), { clock })
   const maintenance = new Maintenance({ clock, random, log: log.child('maintenance') }, tasks)
   const saved = new Set(remembered.map(({ peerId }) => peerId))

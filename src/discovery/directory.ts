@@ -33,6 +33,8 @@ export interface ProviderStatus extends ProviderTarget {
   freeBytes: number
   price: number
   accepting: boolean
+  /** It leaves, and hands over what it has. */
+  draining: boolean
   /** Milliseconds since the Unix epoch; 0 when never seen by this process. */
   lastSeenAt: number
   /** Moving average of answered requests. */
@@ -439,6 +441,17 @@ export class ProviderDirectory {
     return entry === undefined || entry.domains.length === 0 ? [`peer:${peerId}`] : entry.domains
   }
 
+  /** Whether it said that it leaves. */
+  isDraining(peerId: string): boolean {
+    return this.#entries.get(peerId)?.offer?.draining ?? false
+  }
+
+  /** It said so otherwise than by its offer, which may be half a minute old; the next one decides again. */
+  saidToDrain(peerId: string): void {
+    const entry = this.#entries.get(peerId)
+    if (entry?.offer !== undefined) entry.offer = { ...entry.offer, accepting: false, draining: true }
+  }
+
   /**
    * Where new shards may go.
    *
@@ -450,7 +463,8 @@ export class ProviderDirectory {
   ): Array<{ peerId: string; domains: string[]; freeBytes: number; score: number; isLastResort: boolean }> {
     const found = []
     for (const { target, offer, domains, state, outcomes, latencyMs } of this.#entries.values()) {
-      if (state !== 'online' || offer === undefined || !offer.accepting || offer.freeBytes === 0) continue
+      if (state !== 'online' || offer === undefined || !offer.accepting || offer.draining || offer.freeBytes === 0)
+        continue
       const trust = this.#trustOf(target.peerId)
       const isLastResort = trust.standing === 'closed'
       if (trust.standing === 'suspended' || (isLastResort && !withLastResort)) continue
@@ -475,6 +489,7 @@ export class ProviderDirectory {
       freeBytes: offer?.freeBytes ?? 0,
       price: offer?.price ?? 0,
       accepting: offer?.accepting ?? false,
+      draining: offer?.draining ?? false,
       lastSeenAt,
       latencyMs,
       outcomes: { ...outcomes }
