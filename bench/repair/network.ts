@@ -77,8 +77,9 @@ export class RepairNetwork {
     try {
       const domains = Array.from({ length: init.providers }, (_, i) => `site-${i % init.domains}`)
       await network.addProvider(domains[0]!) // the one that the others join through
-      await forEachLimit(domains.slice(1), startsAtOnce, async (domain) => void (await network.addProvider(domain)))
-      await network.startGateway()
+      const starts: Array<() => Promise<unknown>> = domains.slice(1).map((domain) => () => network.addProvider(domain))
+      starts.splice(startsAtOnce, 0, () => network.startGateway())
+      await forEachLimit(starts, startsAtOnce, async (start) => void (await start()))
       await network.untilOnline()
       return network
     } catch (error) {

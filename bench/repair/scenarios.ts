@@ -159,10 +159,18 @@ export class BitFlipper {
     return restored
   }
 
-  /** Whether all that was flipped is whole again, or gone. */
-  async isSettled(): Promise<boolean> {
-    await this.#settle()
-    return this.#outstanding.size === 0
+  /** Until all that was flipped is whole again, or gone: what was rebuilt elsewhere is let go of a little later. */
+  async settled(): Promise<void> {
+    const { healMsMax, signal } = this.#scene
+    await waitUntil(
+      'every flipped bit was found',
+      async () => {
+        await this.#settle()
+        if (this.#outstanding.size === 0) return true
+        throw new Error(`${this.#outstanding.size} were not: ${[...this.#outstanding.keys()].join(', ')}`)
+      },
+      { msMax: healMsMax, signal }
+    )
   }
 
   async #settle(): Promise<void> {

@@ -22,6 +22,18 @@ export interface SceneInit {
 export interface Traffic {
   readBytes: number
   writtenBytes: number
+  /** What its repairs should have moved, by its own account: `k + r` shards for each that placed `r`. */
+  theoryBytes: number
+}
+
+const noTraffic: Traffic = { readBytes: 0, writtenBytes: 0, theoryBytes: 0 }
+
+function combine(a: Traffic, b: Traffic, sign: 1 | -1): Traffic {
+  return {
+    readBytes: a.readBytes + sign * b.readBytes,
+    writtenBytes: a.writtenBytes + sign * b.writtenBytes,
+    theoryBytes: a.theoryBytes + sign * b.theoryBytes
+  }
 }
 
 export interface Round {
@@ -60,7 +72,7 @@ export class Scene {
   /** Stored bytes of every block that was ever placed. */
   readonly #sizes = new Map<string, number>()
   /** Of the gateway's earlier lives. */
-  readonly #before: Traffic = { readBytes: 0, writtenBytes: 0 }
+  #before = noTraffic
   #crashes = 0
   #full: Snapshot
 
@@ -150,10 +162,7 @@ export class Scene {
       seconds: (endedAt - lostAt) / secondMs,
       leastMargin: this.watch.leastMargin,
       cost: costOf(changesOf(start, snapshot, await restored?.()), this.#sizes),
-      traffic: {
-        readBytes: after.readBytes - before.readBytes,
-        writtenBytes: after.writtenBytes - before.writtenBytes
-      },
+      traffic: combine(after, before, -1),
       handedOverBytes
     }
     this.progress(describe(round))
@@ -174,30 +183,27 @@ export class Scene {
         const crashes = this.#crashes
         const now = await this.#trafficNow()
         if (crashes !== this.#crashes) return undefined // what it said is in the sum by now
-        return {
-          readBytes: this.#before.readBytes + now.readBytes,
-          writtenBytes: this.#before.writtenBytes + now.writtenBytes
-        }
+        return combine(this.#before, now, 1)
       },
       { msMax: this.#init.healMsMax, signal: this.signal }
     )
   }
 
   async #trafficNow(): Promise<Traffic> {
-    const [readBytes, writtenBytes] = await Promise.all([
+    const [readBytes, writtenBytes, { bytesTheory }] = await Promise.all([
       this.network.metric('holdfast_repair_read_bytes_total'),
-      this.network.metric('holdfast_repair_written_bytes_total')
+      this.network.metric('holdfast_repair_written_bytes_total'),
+      this.network.repairTotals()
     ])
-    return { readBytes, writtenBytes }
+    return { readBytes, writtenBytes, theoryBytes: bytesTheory }
   }
 
   /** `kill -9` of the gateway, and another one in its place. What it moved in the moment before is not counted. */
   async crashGateway(): Promise<void> {
-    const { readBytes, writtenBytes } = await this.#trafficNow()
+    const last = await this.#trafficNow()
     await this.network.killGateway()
     this.#crashes++
-    this.#before.readBytes += readBytes
-    this.#before.writtenBytes += writtenBytes
+    this.#before = combine(this.#before, last, 1)
     await this.network.startGateway()
   }
 
@@ -276,7 +282,7 @@ function describe({ victims, seconds, leastMargin, cost, traffic, handedOverByte
     `${victims.join(', ')}: full after ${seconds.toFixed(1)} s`,
     `least margin ${leastMargin}`,
     `${cost.shards} shards`,
-    `${megabytes(moved)} moved by the gateway, ${megabytes(handedOverBytes)} handed over`,
+    `${megabytes(moved)} moved by the gateway (${megabytes(traffic.theoryBytes)} in theory), ${megabytes(handedOverBytes)} handed over`,
     `${megabytes(cost.rebuiltBytes)} if all was rebuilt, ${megabytes(cost.movedBytes)} if all was handed over`
   ].join('; ')
 }
