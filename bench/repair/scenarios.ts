@@ -1,7 +1,6 @@
 /** What may happen to a network that heals itself: ways to lose a provider, and what goes on meanwhile. */
 import { open } from 'node:fs/promises'
 import { forEachLimit } from '../../src/base/concurrency.ts'
-import { secondMs } from '../../src/base/limits.ts'
 import { systemClock } from '../../src/base/system.ts'
 import { type SeededRandom, seededRandom } from '../../src/sim/seeded-random.ts'
 import { blockFile, type Provider } from './network.ts'
@@ -221,5 +220,3 @@ export function domainOf(scene: Scene, domain: string): Provider[] {
 export async function auditEverything(scene: Scene): Promise<void> {
   await scene.network.post('/v1/audit', {})
 }
-
-export const gatewayCrashEveryMs = 20 * secondMs
