@@ -29,16 +29,19 @@ import { startLibp2pNetwork } from './net/libp2p.ts'
 import { makePeerCertificate } from './net/peer-tls.ts'
 import { AccessKeys } from './node/access-keys.ts'
 import { createAdminBackend } from './node/admin-backend.ts'
+import { ClientPressure } from './node/client-pressure.ts'
 import { loadMasterKey } from './node/master-key.ts'
 import { ProviderSearch } from './node/provider-search.ts'
 import { createCodingMemory } from './object/coding-memory.ts'
 import { createObjectStore, type NetworkObjectStore } from './object/store.ts'
 import { createWorkerCodec } from './object/worker-codec.ts'
 import { type AuditEvent, Auditor } from './repair/auditor.ts'
-import { Completer } from './repair/completer.ts'
 import { withLastResort } from './repair/last-resort.ts'
 import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
+import { Presence } from './repair/presence.ts'
+import { Repairer } from './repair/repairer.ts'
+import { createVerifier } from './repair/verify.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
 import type { CustodyObserver } from './transfer/peers.ts'
@@ -65,6 +68,10 @@ export interface GatewayInit {
   code?: Code
   /** Audits are put so many times as often as usual; see `auditTimes`. */
   auditPace?: number
+  /** How long a provider may be absent before its shards count as gone; longer where it has been away for longer. */
+  offlineGraceMs?: number
+  /** What repair may read and write, together. */
+  repairBytesPerSecond?: number
   /** With so many providers online nobody else is waited for at the start; absent: as many as were known before. */
   expectedProviders?: number
 }
@@ -162,18 +169,21 @@ async function start(
     log: log.child('directory'),
     trustOf: (peerId) => auditor.trustOf(peerId)
   })
+  const signing = {
+    signer: identity,
+    secretKey: identity.privateKey.raw.subarray(0, 32),
+    verifySignature,
+    pause: () => new Promise<void>((resolve) => setImmediate(resolve))
+  }
   const auditor: Auditor = new Auditor(
     {
+      ...signing,
       index,
       client,
       peers: directory,
-      signer: identity,
-      secretKey: identity.privateKey.raw.subarray(0, 32),
-      verifySignature,
       clock,
       random: random.fork('audits'),
       log: log.child('audits'),
-      pause: () => new Promise((resolve) => setImmediate(resolve)),
       onLost: () => maintenance.wake('complete'),
       onAudit: (event) => metrics.observeAudit(metricOf(event))
     },
@@ -215,19 +225,42 @@ async function start(
   )
   onStop(() => settle(store, clock, log))
 
-  const completer = new Completer({
-    index,
-    client,
-    peers: withLastResort(directory),
-    codec,
-    guard,
-    clock,
-    random,
-    log: log.child('repair'),
-    custody,
-    memory: new Semaphore(repairMemoryBytes),
-    isSettling: (segment) => store.isSettling(segment)
-  })
+  const presence = new Presence(
+    {
+      index,
+      stateOf: (peerId) => directory.state(peerId),
+      clock,
+      log: log.child('presence'),
+      isOwnOutage: () => auditor.isOwnOutage,
+      onGone: () => maintenance.wake('complete')
+    },
+    { graceMs: init.offlineGraceMs }
+  )
+  await presence.load()
+  const pressure = new ClientPressure(clock)
+  onStop(async () => pressure.stop())
+  const repairer = new Repairer(
+    {
+      index,
+      client,
+      peers: withLastResort(directory),
+      peerId: identity.peerId,
+      presence,
+      codec,
+      guard,
+      clock,
+      random,
+      log: log.child('repair'),
+      custody,
+      memory: new Semaphore(repairMemoryBytes),
+      isSettling: (segment) => store.isSettling(segment),
+      isShardContained: (provider, cid) => auditor.isContained(provider, cid),
+      verify: createVerifier({ ...signing, client, clock }),
+      pressure: () => pressure.pressure(),
+      onRepair: (event) => metrics.observeRepair(event)
+    },
+    { bytesPerSecond: init.repairBytesPerSecond }
+  )
   const leases = {
     index,
     client,
@@ -238,7 +271,8 @@ async function start(
     custody
   }
   const tasks: Task[] = [
-    { name: 'complete', everyMs: taskPauses.completeMs, run: (signal) => completer.round(signal) },
+    { name: 'complete', everyMs: taskPauses.completeMs, run: (signal) => repairer.round(signal) },
+    { name: 'presence', everyMs: presence.tickMs, run: () => presence.tick() },
     { name: 'leases', everyMs: taskPauses.leasesMs, run: (signal) => renewLeases(leases, signal) },
     { name: 'releases', everyMs: taskPauses.releasesMs, run: (signal) => releaseLeases(leases, signal) },
     { name: 'proofs', everyMs: taskPauses.proofsMs, run: () => store.flushProofs() },
@@ -250,7 +284,9 @@ async function start(
   const saved = new Set(remembered.map(({ peerId }) => peerId))
   directory.onChange((peerId, state) => {
     if (state === 'online' || state === 'offline') auditor.presence(peerId, state === 'online')
+    presence.changed(peerId, state)
     if (state !== 'online') return
+    repairer.changed()
     // Who is new is written down before much is stored there: after a restart its failure domain must be known.
     if (!saved.has(peerId)) maintenance.wake('providers')
     saved.add(peerId)
@@ -265,12 +301,13 @@ async function start(
     loops.abort(new Error('the gateway stops'))
     await Promise.all(running)
     await auditor.save(true)
+    await presence.tick()
     await saveProviders(index, directory)
   })
 
   let endpoint = ''
   const backend = createAdminBackend(
-    { index, directory, search, store, keys, auditor, clock },
+    { index, directory, search, store, keys, auditor, repairer, clock },
     {
       peerId: identity.peerId,
       endpoint: () => endpoint,
@@ -286,7 +323,10 @@ async function start(
     clock,
     random,
     log: log.child('s3'),
-    onRequest: metrics.observeRequest
+    onRequest: (event) => {
+      pressure.served()
+      metrics.observeRequest(event)
+    }
   })
   onStop(() => s3.close(requestGraceMs))
   endpoint = await listen(s3, init.s3)

@@ -132,14 +132,46 @@ export interface GatewayStatus {
   kernels: Record<string, string>
 }
 
-/** A segment waiting for shards to be placed. */
+/** A segment that wants shards placed now. */
 export interface RepairItem {
   segment: number
   code: string
+  /** Shards that can be read. */
   healthy: number
   margin: number
-  /** Shards to place: never placed, or lost. */
+  /** Shards to place anew. */
   wanted: number
+  /** What is the matter, in one sentence. */
+  why: string
+  /** Why the last try came to nothing; null where there was none, or it did not. */
+  stuck: string | null
+  /** Expected, if nobody repaired it. */
+  secondsToLoss: number
+}
+
+/** Counted since the gateway started. Bytes as stored. */
+export interface RepairTotals {
+  /** Segments that got shards placed. */
+  repairs: number
+  shardsRebuilt: number
+  shardsMoved: number
+  bytesRead: number
+  bytesWritten: number
+  /** What the same repairs take where nothing goes wrong: `k + r` shards for `r` rebuilt. */
+  bytesTheory: number
+  /** Read or written, and of no use. */
+  wastedBytes: number
+}
+
+/** What is to be repaired now, most urgent first, and what has been. */
+export interface RepairListing extends Listing<RepairItem> {
+  /** What that comes to, of a thousand segments at most. */
+  planned: { segments: number; shards: number; bytesToRead: number; bytesToWrite: number }
+  totals: RepairTotals
+  /** Whether something is being repaired at this moment. */
+  running: boolean
+  /** Why less is repaired than could be; null where nothing holds it up. */
+  paused: string | null
 }
 
 export interface Listing<T> {
@@ -167,7 +199,7 @@ export interface AdminBackend {
   providers: () => Promise<ProviderView[]>
   /** DESIGN section 9's shape. @throws HoldfastError `NO_SUCH_BUCKET`, `NO_SUCH_KEY` */
   objectHealth: (bucket: string, key: string) => Promise<object>
-  repairs: (limit: number) => Promise<Listing<RepairItem>>
+  repairs: (limit: number) => Promise<RepairListing>
   /** Newest first. */
   audits: (limit: number) => Promise<Listing<AuditView>>
   /**

@@ -25,9 +25,22 @@ export interface AuditEvent {
   latenciesMs: readonly number[]
 }
 
+export const repairReasons = ['lost', 'withdrawn', 'gone', 'crowded', 'draining', 'selfHosted'] as const
+
+/** What became of the repair of one segment. */
+export interface RepairMetric {
+  bytesRead: number
+  bytesWritten: number
+  /** Of those, of no use. */
+  wastedBytes: number
+  /** Shards that were placed, by what had been the matter with them. */
+  reasons: Partial<Record<string, number>>
+}
+
 export interface Metrics {
   observeRequest: (event: S3RequestEvent) => void
   observeAudit: (event: AuditEvent) => void
+  observeRepair: (event: RepairMetric) => void
   contentType: string
   /** The exposition text, gauges read anew. */
   render: () => Promise<string>
@@ -77,6 +90,13 @@ export function createMetrics(source: MetricsSource): Metrics {
     buckets: [0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30],
     registers
   })
+  const counter = (name: string, help: string, labelNames: string[] = []): Counter =>
+    new Counter({ name, help, labelNames, registers })
+  const repairRead = counter('holdfast_repair_read_bytes_total', 'Bytes that repair has read from providers')
+  const repairWritten = counter('holdfast_repair_written_bytes_total', 'Bytes that repair has written to providers')
+  const repairWasted = counter('holdfast_repair_wasted_bytes_total', 'Of those, bytes that were of no use')
+  const repairShards = counter('holdfast_repair_shards_total', 'Shards placed anew, by what was wrong', ['reason'])
+  for (const reason of repairReasons) repairShards.inc({ reason }, 0)
   const gauge = (name: string, help: string, labelNames: string[] = []): Gauge =>
     new Gauge({ name, help, labelNames, registers })
   const ready = gauge('holdfast_ready', '1 when S3 requests can be served')
@@ -121,6 +141,12 @@ export function createMetrics(source: MetricsSource): Metrics {
       audits.inc()
       for (const [outcome, count] of Object.entries(outcomes)) challenges.inc({ outcome }, count)
       for (const latencyMs of latenciesMs) answerSeconds.observe(latencyMs / 1000)
+    },
+    observeRepair: ({ bytesRead, bytesWritten, wastedBytes, reasons }) => {
+      repairRead.inc(bytesRead)
+      repairWritten.inc(bytesWritten)
+      repairWasted.inc(wastedBytes)
+      for (const [reason, count = 0] of Object.entries(reasons)) repairShards.inc({ reason }, count)
     },
     contentType: registry.contentType,
     render: async () => {

@@ -51,6 +51,25 @@ export function formatDuration(ms: number): string {
   return `${Math.floor(seconds / 86_400)}d ${two(Math.floor((seconds % 86_400) / 3600))}h`
 }
 
+const unitMs: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
+
+/**
+ * `500ms`, `2s`, `90m`, `1.5h`, `7d`, in milliseconds. A bare number is none: seconds to some, minutes to others.
+ *
+ * @throws HoldfastError `BAD_INPUT` unless it is one in [minMs, maxMs]
+ */
+export function parseDuration(text: string, minMs: number, maxMs: number): number {
+  const match = /^(\d{1,9}(?:\.\d{1,3})?) ?(ms|s|m|h|d)$/.exec(text.trim())
+  const ms = match === null ? Number.NaN : Math.round(Number(match[1]) * unitMs[match[2]!]!)
+  if (!(ms >= minMs && ms <= maxMs)) {
+    throw new HoldfastError(
+      'BAD_INPUT',
+      `"${text}" is not a duration from ${formatDuration(minMs)} to ${formatDuration(maxMs)}: write a number with ms, s, m, h or d, as in 2h`
+    )
+  }
+  return ms
+}
+
 /** @throws HoldfastError `BAD_INPUT` unless it is a whole number in [min, max] */
 export function parseInteger(text: string, what: string, min: number, max: number): number {
   const value = Number(text)

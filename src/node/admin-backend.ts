@@ -10,6 +10,7 @@ import type { MetadataIndex } from '../metadata/index-store.ts'
 import type { ObjectStore } from '../object/object-store.ts'
 import { codeFor, independentDomains, quorumOf, type StorageClass, storageClasses } from '../placement/place.ts'
 import type { Auditor } from '../repair/auditor.ts'
+import type { Repairer } from '../repair/repairer.ts'
 import type { AccessKey, AccessKeys } from './access-keys.ts'
 import { auditNow, exportAudits, listAudits, scoreEventsOf, scoreViewOf } from './audit-views.ts'
 import type { ProviderSearch } from './provider-search.ts'
@@ -21,6 +22,7 @@ export interface AdminBackendComponents {
   store: Pick<ObjectStore, 'health'>
   keys: AccessKeys
   auditor: Auditor
+  repairer: Pick<Repairer, 'plan'>
   clock: Clock
 }
 
@@ -38,10 +40,8 @@ const figuresAgeMsMax = 2 * secondMs
 /** Clients that wait for an answer to begin give up after five minutes. */
 const auditMsMax = 4 * minuteMs
 
-const notHealthy = new Set(['unknown', 'missing', 'wrong', 'withdrawn'])
-
 export function createAdminBackend(components: AdminBackendComponents, init: AdminBackendInit): AdminBackend {
-  const { index, directory, search, store, keys, auditor, clock } = components
+  const { index, directory, search, store, keys, auditor, repairer, clock } = components
   const startedAt = new Date(clock.now()).toISOString()
   const totals = remembered(clock, () => index.totals())
   const holders = remembered(
@@ -132,15 +132,13 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
     objectHealth: (bucket, key) => store.health(bucket, key),
 
     repairs: async (limit) => {
-      const segments = await index.listIncomplete({ afterId: 0, limit: limit + 1 })
-      const items = segments.slice(0, limit).map((segment) => {
-        const isUp = (provider: string | undefined): boolean =>
-          provider !== undefined && directory.state(provider) !== 'offline'
-        const healthy = segment.shards.filter(({ state, provider }) => state === 'healthy' && isUp(provider)).length
-        const wanted = segment.shards.filter(({ state }) => notHealthy.has(state)).length
-        return { segment: segment.id, code: formatCode(segment), healthy, margin: healthy - segment.k, wanted }
-      })
-      return { items, isTruncated: segments.length > limit }
+      const plan = await repairer.plan(limit)
+      const items = plan.items.map(({ k, m, readable, ...item }) => ({
+        ...item,
+        code: formatCode({ k, m }),
+        healthy: readable
+      }))
+      return { ...plan, items }
     },
 
     audits: (limit) => listAudits(components, limit),

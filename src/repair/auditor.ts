@@ -410,7 +410,12 @@ export class Auditor {
       standings[scoreReport(score, now, this.#times.score).standing]++
       contained += judged.waiting.length
     }
-    return { contained, ownOutage: this.#outage.suspended !== null, standings }
+    return { contained, ownOutage: this.isOwnOutage, standings }
+  }
+
+  /** Judgement is suspended: so many unrelated providers are silent that it may be this side. */
+  get isOwnOutage(): boolean {
+    return this.#outage.suspended !== null
   }
 
   /** When the shard whose proof is oldest was last proved, as of the last count; null where one never was, or there is none. */

@@ -12,15 +12,17 @@ import { createArenas } from '../object/coding-memory.ts'
 import type { SegmentCodec } from '../object/segment-codec.ts'
 import { createObjectStore, type NetworkObjectStore } from '../object/store.ts'
 import { Auditor } from '../repair/auditor.ts'
-import { Completer } from '../repair/completer.ts'
 import { withLastResort } from '../repair/last-resort.ts'
 import { releaseLeases, renewLeases } from '../repair/leases.ts'
 import { Maintenance, taskPauses } from '../repair/maintenance.ts'
+import { Presence } from '../repair/presence.ts'
+import { Repairer } from '../repair/repairer.ts'
+import { createVerifier } from '../repair/verify.ts'
 import { LeaseGuard } from '../transfer/lease-guard.ts'
 import type { CustodyObserver } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import type { AuditWitness, SimulatedNetwork } from './network.ts'
-import { auditPace } from './promises.ts'
+import { auditPace, offlineGraceMs } from './promises.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import { drawSimulatedSeed, simulatedSigner, verifySimulated } from './signatures.ts'
 import type { Trace } from './trace.ts'
@@ -74,18 +76,17 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     log,
     trustOf: (peerId) => auditor.trustOf(peerId)
   })
+  const signing = { signer: simulatedSigner(gatewayPeerId), verifySignature: verifySimulated, pause: async () => {} }
   const auditor: Auditor = new Auditor(
     {
+      ...signing,
       index,
       client: init.isTimeoutLoss ? hasty(auditClient) : auditClient,
       peers: directory,
-      signer: simulatedSigner(gatewayPeerId),
       secretKey: masterKey,
-      verifySignature: verifySimulated,
       clock,
       random: random.fork('audits'),
       log,
-      pause: async () => {},
       drawSeed: drawSimulatedSeed,
       onLost: () => maintenance.wake('complete')
     },
@@ -121,10 +122,24 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
       quorumSlack: init.quorumSlack
     }
   )
-  const completer = new Completer({
+  const presence = new Presence(
+    {
+      index,
+      stateOf: (peerId) => directory.state(peerId),
+      clock,
+      log,
+      isOwnOutage: () => auditor.isOwnOutage,
+      onGone: () => maintenance.wake('complete')
+    },
+    { graceMs: offlineGraceMs }
+  )
+  await presence.load()
+  const repairer = new Repairer({
     index,
     client,
     peers: withLastResort(directory),
+    peerId: gatewayPeerId,
+    presence,
     codec,
     guard,
     clock,
@@ -132,11 +147,14 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     log,
     custody,
     memory: new Semaphore(memoryBytes),
-    isSettling: (segment) => store.isSettling(segment)
+    isSettling: (segment) => store.isSettling(segment),
+    isShardContained: (provider, cid) => auditor.isContained(provider, cid),
+    verify: createVerifier({ ...signing, client, clock, secretKey: masterKey, drawSeed: drawSimulatedSeed })
   })
   const leases = { index, client, peers: directory, clock, log, guard, custody }
   const maintenance = new Maintenance({ clock, random: random.fork('maintenance'), log }, [
-    { name: 'complete', everyMs: taskPauses.completeMs, run: (signal) => completer.round(signal) },
+    { name: 'complete', everyMs: taskPauses.completeMs, run: (signal) => repairer.round(signal) },
+    { name: 'presence', everyMs: presence.tickMs, run: () => presence.tick() },
     { name: 'leases', everyMs: taskPauses.leasesMs, run: (signal) => renewLeases(leases, signal) },
     { name: 'releases', everyMs: taskPauses.releasesMs, run: (signal) => releaseLeases(leases, signal) },
     { name: 'proofs', everyMs: taskPauses.proofsMs, run: () => store.flushProofs() },
@@ -148,7 +166,9 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
   const saved = new Set(remembered.map(({ peerId }) => peerId))
   directory.onChange((peerId, state) => {
     if (state === 'online' || state === 'offline') auditor.presence(peerId, state === 'online')
+    presence.changed(peerId, state)
     if (state !== 'online') return
+    repairer.changed()
     // Who is new is written down before much is stored there: after a restart its failure domain must be known.
     if (!saved.has(peerId)) maintenance.wake('providers')
     saved.add(peerId)

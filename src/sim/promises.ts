@@ -23,3 +23,6 @@ export const silentMsMin = (71 * minuteMs) / auditPace
 export function domainShardsMax({ m }: Pick<Code, 'm'>): number {
   return Math.max(1, Math.floor(m / 2))
 }
+
+/** How long a provider may be absent before its shards are rebuilt: less than the longest faults last. */
+export const offlineGraceMs = minuteMs / 2

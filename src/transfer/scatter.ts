@@ -49,7 +49,7 @@ export interface ScatterRequest {
   termMs?: number
   /** How long one provider may take over one shard. */
   putTimeoutMs?: number
-  /** How long shards beyond the quorum may take; what is late is left to the completer, so that memory is given back. */
+  /** How long shards beyond the quorum may take; what is late is left to repair, so that memory is given back. */
   tailMs?: number
   /** Stops everything; what is placed by then is in `placed`. */
   signal?: AbortSignal

@@ -5,6 +5,7 @@ import { printable, table } from '../../src/cli/output.ts'
 import {
   formatBytes,
   formatDuration,
+  parseDuration,
   parseHostPort,
   parseObjectUrl,
   parsePort,
@@ -20,6 +21,22 @@ const refused = (work: () => unknown): void => {
     expect(isCode(error, 'BAD_INPUT')).toBe(true)
   }
 }
+
+describe('durations', () => {
+  it.each([
+    ['500ms', 500],
+    ['2s', 2000],
+    ['90m', 5_400_000],
+    ['1.5h', 5_400_000],
+    ['1 d', 86_400_000]
+  ])('takes %s', (text, ms) => {
+    expect(parseDuration(text, 500, 1e9)).toBe(ms)
+  })
+
+  it.each(['', '2', 's', '-1s', '1e3s', '2w', '1h30m', '499ms', '12d', '0s'])('refuses "%s"', (text) => {
+    refused(() => parseDuration(text, 500, 1e9))
+  })
+})
 
 describe('sizes', () => {
   it.each([

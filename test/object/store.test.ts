@@ -142,7 +142,7 @@ describe('an object', () => {
     expect(after.segments[0]).toMatchObject({ code: '6+6', healthy: 11, margin: 5 })
     expect(after.segments[0]!.shards[0]!.state).toBe('missing')
     // And it is brought back, at the same address.
-    expect(await net.completer.round()).toBe(1)
+    expect(await net.repairer.round()).toBe(1)
     const healed = await net.store.health('b', 'k')
     expect(healed.segments[0]).toMatchObject({ healthy: 12, margin: 6 })
     expect(healed.cid).toBe(before.cid)
@@ -214,7 +214,7 @@ describe('a write', () => {
     expect(segments.every(({ healthy }) => healthy === 9)).toBe(true)
     expect(blocks.every(({ healthy }) => healthy === 7)).toBe(true)
     for (const provider of net.providers) provider.isAlive = true
-    await net.completer.round()
+    await net.repairer.round()
     expect(
       (await net.store.health('b', 'k')).segments.every(({ healthy, margin }) => healthy === 12 && margin === 6)
     ).toBe(true)

@@ -68,7 +68,7 @@ describe('leases', () => {
       .flatMap(({ shards }) => shards)
       .filter(({ provider }) => provider === victim.peerId)
     expect(states.every(({ state }) => state === 'missing')).toBe(true)
-    await net.completer.round()
+    await net.repairer.round()
     const healed = await net.store.health('b', 'k')
     expect(
       [...healed.segments, ...healed.blocks].every(({ margin, code }) => margin === Number(code.split('+')[1]))
@@ -124,9 +124,9 @@ describe('completion', () => {
     holder.isAlive = false
     await net.index.markHolding(holder.peerId, CID.parse(cid), 'missing')
     net.reads.length = 0
-    expect(await net.completer.round()).toBe(0)
+    expect(await net.repairer.round()).toBe(0)
     expect(net.reads).toEqual([])
-    expect(net.completer.progress).toMatchObject({ waiting: 1, stuck: 1 })
+    expect(net.repairer.progress).toMatchObject({ waiting: 1, stuck: 1 })
   })
 })
 

@@ -110,8 +110,22 @@ export class FakeBackend implements AdminBackend {
     return { cid: 'bafy', size: 1, segments: [], blocks: [] }
   }
   repairs = async (limit: number) => ({
-    items: [{ segment: 1, code: '1+2', healthy: 2, margin: 1, wanted: 1 }].slice(0, limit),
-    isTruncated: false
+    items: [
+      { segment: 1, code: '1+2', healthy: 2, margin: 1, wanted: 1, why: '1 lost', stuck: null, secondsToLoss: 1e6 }
+    ].slice(0, limit),
+    isTruncated: false,
+    planned: { segments: 1, shards: 1, bytesToRead: 10, bytesToWrite: 10 },
+    totals: {
+      repairs: 0,
+      shardsRebuilt: 0,
+      shardsMoved: 0,
+      bytesRead: 0,
+      bytesWritten: 0,
+      bytesTheory: 0,
+      wastedBytes: 0
+    },
+    running: false,
+    paused: null
   })
   audits = async (limit: number) => ({ items: [auditView, auditView].slice(0, limit), isTruncated: limit < 2 })
   audit = async (target: AuditTarget, signal: AbortSignal) => {

@@ -17,7 +17,8 @@ import { createObjectStore, type NetworkObjectStore, type ObjectStoreInit } from
 import { MemoryLeaseStore } from '../../src/provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../../src/provider/memory-shard-store.ts'
 import { StorageProvider } from '../../src/provider/storage-provider.ts'
-import { Completer } from '../../src/repair/completer.ts'
+import { Presence } from '../../src/repair/presence.ts'
+import { Repairer } from '../../src/repair/repairer.ts'
 import { LeaseGuard } from '../../src/transfer/lease-guard.ts'
 import type { Peers } from '../../src/transfer/peers.ts'
 import type { ProviderClient } from '../../src/transfer/provider-client.ts'
@@ -33,7 +34,7 @@ export interface LocalNetwork {
   providers: LocalProvider[]
   index: MetadataIndex
   store: NetworkObjectStore
-  completer: Completer
+  repairer: Repairer
   /** Every GET of a shard, as `peerId cid`. */
   reads: string[]
   client: ProviderClient
@@ -116,12 +117,15 @@ export async function startLocalNetwork(
     },
     init
   )
-  const completer = new Completer({
+  const presence = new Presence({ index, stateOf: peers.state, clock: systemClock, log: silentLog })
+  const repairer = new Repairer({
     ...components,
+    peerId: owner,
+    presence,
     memory: new Semaphore(64 * MiB),
     isSettling: (segment) => store.isSettling(segment)
   })
-  return { providers, index, store, completer, reads, client, guard }
+  return { providers, index, store, repairer, reads, client, guard }
 }
 
 /** Bytes that differ by seed and position. */

@@ -163,6 +163,9 @@ export interface NetworkOptions {
   code?: string
   /** Audits go so many times as fast as usual. */
   auditPace?: number
+  /** As `up` takes them: `2s`, `64MB`. */
+  offlineGrace?: string
+  repairRate?: string
 }
 
 export interface ProviderOptions {
@@ -289,7 +292,8 @@ export class ProcessNetwork {
   }
 
   /** One `holdfast up`, ready for requests, with all its providers online. */
-  static async start({ providers = 12, capacity, code, auditPace }: NetworkOptions = {}): Promise<ProcessNetwork> {
+  static async start(options: NetworkOptions = {}): Promise<ProcessNetwork> {
+    const { providers = 12, capacity, code, auditPace, offlineGrace, repairRate } = options
     const directory = await mkdtemp(path.join(tmpdir(), 'holdfast-net-'))
     const port = await freePort()
     const up = new TestProcess(
@@ -298,7 +302,9 @@ export class ProcessNetwork {
         ...['--port', String(port), '--admin-port', String(port + 1)],
         ...(capacity === undefined ? [] : ['--capacity', capacity]),
         ...(code === undefined ? [] : ['--code', code]),
-        ...(auditPace === undefined ? [] : ['--audit-pace', String(auditPace)])
+        ...(auditPace === undefined ? [] : ['--audit-pace', String(auditPace)]),
+        ...(offlineGrace === undefined ? [] : ['--offline-grace', offlineGrace]),
+        ...(repairRate === undefined ? [] : ['--repair-rate', repairRate])
       ],
       path.join(directory, 'up.log')
     )

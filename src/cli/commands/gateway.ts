@@ -7,6 +7,7 @@ import { action, type CommandContext, collect, optionParser, type Register } fro
 import { lockDirectory } from '../directory-lock.ts'
 import { aborted } from '../interrupt.ts'
 import { removeNetworkFile, writeNetworkFile } from '../network-file.ts'
+import { addRepairOptions } from '../repair-options.ts'
 import { type HostPort, parseHostPort, parseInteger, parsePort } from '../units.ts'
 
 interface GatewayOptions {
@@ -19,6 +20,8 @@ interface GatewayOptions {
   code?: Code
   expectProviders?: number
   auditPace?: number
+  offlineGrace?: number
+  repairRate?: number
 }
 
 /** An earlier process on the directory, asked to end, may take this long. */
@@ -39,7 +42,9 @@ async function gateway(context: CommandContext, options: GatewayOptions): Promis
         bootstrap: options.bootstrap ?? [],
         code: options.code,
         expectedProviders: options.expectProviders,
-        auditPace: options.auditPace
+        auditPace: options.auditPace,
+        offlineGraceMs: options.offlineGrace,
+        repairBytesPerSecond: options.repairRate
       },
       { clock: systemClock, random: systemRandom, log }
     )
@@ -103,6 +108,7 @@ export const register: Register = (program, run) => {
       'put audits N times as often as usual, and wait N times less before a verdict (1 to 1000)',
       optionParser((text) => parseInteger(text, 'a pace', 1, 1000))
     )
+  addRepairOptions(command)
   action<GatewayOptions>(
     command,
     run,

@@ -9,6 +9,7 @@ import { defaultDataDirectory } from '../connection.ts'
 import { lockDirectory, whenUnlocked } from '../directory-lock.ts'
 import { aborted } from '../interrupt.ts'
 import { type NetworkFile, removeNetworkFile, writeNetworkFile } from '../network-file.ts'
+import { addRepairOptions } from '../repair-options.ts'
 import { formatBytes, formatDuration, parseInteger, parsePort, parseSize } from '../units.ts'
 
 interface UpOptions {
@@ -18,6 +19,8 @@ interface UpOptions {
   data: string
   code?: Code
   auditPace?: number
+  offlineGrace?: number
+  repairRate?: number
   capacity?: number
 }
 
@@ -114,6 +117,8 @@ async function up(context: CommandContext, options: UpOptions): Promise<void> {
       adminPort,
       code: code === undefined ? undefined : formatCode(code),
       auditPace: options.auditPace,
+      offlineGraceMs: options.offlineGrace,
+      repairBytesPerSecond: options.repairRate,
       note: (line) => void output.stderr.write(`${line}\n`)
     })
     try {
@@ -171,6 +176,7 @@ export const register: Register = (program, run) => {
       'put audits N times as often as usual, and wait N times less before a verdict (1 to 1000)',
       optionParser((text) => parseInteger(text, 'a pace', 1, 1000))
     )
+  addRepairOptions(command)
   action<UpOptions>(
     command,
     run,

@@ -12,6 +12,7 @@ import { minuteMs, secondMs } from '../../base/limits.ts'
 import { systemClock } from '../../base/system.ts'
 import { createAdminClient } from '../admin-client.ts'
 import type { NetworkFile } from '../network-file.ts'
+import { repairArguments } from '../repair-options.ts'
 import { Child, type ChildHost, describeEnd } from './child.ts'
 import { type GatewayReady, gatewayReadySchema, type ProviderReady, providerReadySchema } from './messages.ts'
 import type { PlannedProvider } from './plan.ts'
@@ -26,6 +27,9 @@ export interface LocalNetworkInit {
   code?: string
   /** Of the gateway's audits. */
   auditPace?: number
+  /** Of the gateway's repairs. */
+  offlineGraceMs?: number
+  repairBytesPerSecond?: number
   /** A line about what happened, for people. */
   note: (line: string) => void
 }
@@ -159,6 +163,7 @@ export class LocalNetwork {
       ...bootstrap.flatMap((address) => ['--bootstrap', address]),
       ...(code === undefined ? [] : ['--code', code]),
       ...(auditPace === undefined ? [] : ['--audit-pace', String(auditPace)]),
+      ...repairArguments(this.#init),
       ...['--expect-providers', String(this.#init.providers.length)]
     ]
   }

@@ -1,0 +1,34 @@
+/** Options of repair, for whoever runs a gateway: itself, or as the child of a network. */
+import type { Command } from 'commander'
+import { dayMs, secondMs } from '../base/limits.ts'
+import { optionParser } from './command.ts'
+import { parseDuration, parseSize } from './units.ts'
+
+const graceMsMin = secondMs
+const graceMsMax = 30 * dayMs
+
+export function addRepairOptions(command: Command): void {
+  command
+    .option(
+      '--offline-grace <duration>',
+      'how long a provider may be absent before what it holds is rebuilt, longer where it often is (default: 1h)',
+      optionParser((text) => parseDuration(text, graceMsMin, graceMsMax))
+    )
+    .option(
+      '--repair-rate <size>',
+      'what repair may read and write in a second (default: 64MiB)',
+      optionParser((text) => Math.max(1, parseSize(text)))
+    )
+}
+
+/** The same as arguments of `holdfast gateway`. */
+export function repairArguments(options: {
+  offlineGraceMs?: number | undefined
+  repairBytesPerSecond?: number | undefined
+}): string[] {
+  const { offlineGraceMs, repairBytesPerSecond } = options
+  return [
+    ...(offlineGraceMs === undefined ? [] : ['--offline-grace', `${offlineGraceMs}ms`]),
+    ...(repairBytesPerSecond === undefined ? [] : ['--repair-rate', String(repairBytesPerSecond)])
+  ]
+}

@@ -1,0 +1,248 @@
+/**
+ * What there is to repair, most urgent first. Segments with lost shards are listed by the index; those at providers that are
+ * gone, or have been leaving for too long, are looked through provider by provider, a bounded part in each round; and slowly
+ * all of them are, for what no list has: two too close to each other, since somebody moved.
+ */
+import type { Clock } from '../base/clock.ts'
+import { minuteMs, secondMs } from '../base/limits.ts'
+import type { CID } from '../content/cid.ts'
+import type { HeldCursor, MetadataIndex } from '../metadata/index-store.ts'
+import type { StoredSegment } from '../metadata/records.ts'
+import { shardBytesFor } from '../object/segment-codec.ts'
+import type { Peers } from '../transfer/peers.ts'
+import {
+  classify,
+  isReadable,
+  type ProviderFacts,
+  type SegmentCondition,
+  type Treatment,
+  treatmentOf
+} from './health.ts'
+import type { Presence } from './presence.ts'
+import { repairThreshold, secondsToLoss } from './threshold.ts'
+
+export interface CandidateComponents {
+  index: Pick<MetadataIndex, 'listHeldSegments' | 'listIncomplete' | 'listSegments'>
+  peers: Pick<Peers, 'domainsOf' | 'state'>
+  presence: Presence
+  clock: Clock
+  /** The gateway's own peer id. */
+  peerId: string
+  /** Whether the segment's upload is still placing shards of it: then it is left alone. */
+  isSettling: (segment: StoredSegment) => boolean
+  /** Whether a challenge of this shard waits to be put again. */
+  isShardContained?: ((provider: string, cid: CID) => boolean) | undefined
+  /** Providers that are leaving. */
+  draining?: (() => Iterable<string>) | undefined
+}
+
+export interface Candidate {
+  segment: number
+  k: number
+  m: number
+  /** Of each shard. */
+  shardBytes: number
+  condition: SegmentCondition
+  treatment: Treatment
+  /** Expected, if nobody repaired it. */
+  secondsToLoss: number
+  isSettling: boolean
+}
+
+export interface Found {
+  /** Most urgent first. */
+  candidates: Candidate[]
+  /** There were more than are kept, or than could be looked at. */
+  isTruncated: boolean
+  /** All that is lost or gone was looked at, not just what is due for it. */
+  isWhole: boolean
+}
+
+/** Kept of what a round finds; the rest is found by the next. */
+const candidatesMax = 1000
+const pageSegments = 100
+/** Segments looked at in a round, of providers that are gone. */
+const heldMax = 2000
+/** Segments looked at in a round, of all there are; and the least time for all of them. */
+const sweepMax = 200
+const sweepPauseMs = minuteMs
+/** Looking through a provider's segments again where nothing has changed. */
+const rescanMsMin = 5 * secondMs
+const rescanMsMax = 5 * minuteMs
+/** In units of the least grace: until shards that are gone are rebuilt whatever the margin, and until drains are overdue. */
+const patienceSpan = 24
+
+export class Candidates {
+  readonly #components: CandidateComponents
+  /** How far each provider has been looked through, and until when that is enough. */
+  readonly #scans = new Map<string, { after?: HeldCursor | undefined; restUntil: number }>()
+  readonly #drainingSince = new Map<string, number>()
+  #scanned = ''
+  #sweptTo = 0
+  #sweepAt = 0
+  /** What was found last would take so long. */
+  backlogMs = 0
+
+  constructor(components: CandidateComponents) {
+    this.#components = components
+  }
+
+  /** Something has changed: what was looked through may look different. */
+  changed(): void {
+    this.#scans.clear()
+  }
+
+  /** What a round would do, without taking note of anything. */
+  async preview(signal?: AbortSignal): Promise<Found> {
+    const other = new Candidates(this.#components)
+    for (const [provider, since] of this.#drainingSince) other.#drainingSince.set(provider, since)
+    other.backlogMs = this.backlogMs
+    return await other.find(signal)
+  }
+
+  async find(signal?: AbortSignal): Promise<Found> {
+    this.#noteDraining()
+    const queue = new Queue()
+    const look = (segment: StoredSegment): void => {
+      const candidate = this.assess(segment)
+      const { rebuild, move } = candidate.treatment
+      if (rebuild.length + move.length > 0) queue.add(candidate)
+    }
+    await this.#incomplete(look, signal)
+    const held = await this.#held(look, signal)
+    await this.#sweep(look)
+    const { candidates, isTruncated } = queue.end()
+    return { candidates, isTruncated: isTruncated || held === 'more', isWhole: held === 'all' }
+  }
+
+  /** What is the matter with a segment now, and what is to be done. */
+  assess(segment: StoredSegment): Candidate {
+    const { presence, clock, peers, peerId, isShardContained } = this.#components
+    const factsOf = (provider: string, cid: CID): ProviderFacts => ({
+      state: peers.state(provider),
+      isGone: presence.isGone(provider),
+      isDraining: this.#drainingSince.has(provider),
+      isSelf: provider === peerId,
+      isShardContained: isShardContained?.(provider, cid) === true,
+      domains: peers.domainsOf(provider)
+    })
+    const condition = classify(segment, factsOf)
+    const churn = presence.churn()
+    const { graceMs } = presence
+    const treatment = treatmentOf(segment, condition, {
+      threshold: repairThreshold(segment, churn.rate, graceMs + this.backlogMs),
+      patienceMs: patienceSpan * graceMs,
+      goneForMs: (provider) => presence.goneForMs(provider),
+      isOverdue: (provider) => this.#isOverdue(provider)
+    })
+    const now = clock.now()
+    const readable = segment.shards.flatMap(({ provider, lastProof }, index) => {
+      if (provider === undefined || !isReadable(condition.conditions[index]!)) return []
+      return [{ rate: churn.rateOf(provider), unprovedMs: now - (lastProof ?? now) }]
+    })
+    return {
+      segment: segment.id,
+      k: segment.k,
+      m: segment.m,
+      shardBytes: Math.max(1, shardBytesFor(segment.length, segment)),
+      condition,
+      treatment,
+      secondsToLoss: secondsToLoss(segment.k, readable),
+      isSettling: this.#components.isSettling(segment)
+    }
+  }
+
+  #noteDraining(): void {
+    const now = this.#components.clock.now()
+    const draining = new Set(this.#components.draining?.() ?? [])
+    for (const provider of draining) if (!this.#drainingSince.has(provider)) this.#drainingSince.set(provider, now)
+    for (const provider of [...this.#drainingSince.keys()])
+      if (!draining.has(provider)) this.#drainingSince.delete(provider)
+  }
+
+  #isOverdue(provider: string): boolean {
+    const since = this.#drainingSince.get(provider)
+    const { clock, presence } = this.#components
+    return since !== undefined && clock.now() - since >= patienceSpan * presence.graceMs
+  }
+
+  async #incomplete(look: (segment: StoredSegment) => void, signal?: AbortSignal): Promise<void> {
+    for (let afterId = 0, more = true; more; ) {
+      signal?.throwIfAborted()
+      const segments = await this.#components.index.listIncomplete({ afterId, limit: pageSegments })
+      more = segments.length === pageSegments
+      for (const segment of segments) {
+        afterId = segment.id
+        look(segment)
+      }
+    }
+  }
+
+  /** @returns whether it looked at all segments of all such providers, or some need no look now, or there are more */
+  async #held(look: (segment: StoredSegment) => void, signal?: AbortSignal): Promise<'all' | 'some' | 'more'> {
+    const { presence, clock, index } = this.#components
+    const overdue = [...this.#drainingSince.keys()].filter((provider) => this.#isOverdue(provider))
+    const providers = [...new Set([...presence.gone(), ...overdue])].sort()
+    // One more that is gone takes margin from segments of the others.
+    if (providers.join() !== this.#scanned) this.#scans.clear()
+    this.#scanned = providers.join()
+    let left = heldMax
+    let isAll = true
+    for (const provider of providers) {
+      const scan = this.#scans.get(provider) ?? { restUntil: 0 }
+      if (scan.restUntil > clock.now() || scan.after !== undefined) isAll = false
+      if (scan.restUntil > clock.now()) continue
+      for (let more = true; more; ) {
+        if (left <= 0) return 'more'
+        signal?.throwIfAborted()
+        const page = await index.listHeldSegments(provider, { after: scan.after, limit: pageSegments })
+        left -= Math.max(1, page.segments.length)
+        for (const segment of page.segments) look(segment)
+        scan.after = page.next
+        more = page.next !== undefined
+        scan.restUntil = more ? 0 : clock.now() + this.#rescanMs()
+        this.#scans.set(provider, scan)
+      }
+    }
+    return isAll ? 'all' : 'some'
+  }
+
+  #rescanMs(): number {
+    return Math.min(rescanMsMax, Math.max(rescanMsMin, this.#components.presence.graceMs / 2))
+  }
+
+  async #sweep(look: (segment: StoredSegment) => void): Promise<void> {
+    const { index, clock } = this.#components
+    if (this.#sweptTo === 0 && clock.now() < this.#sweepAt) return
+    const segments = await index.listSegments({ afterId: this.#sweptTo, limit: sweepMax })
+    for (const segment of segments) look(segment)
+    this.#sweptTo = segments.length < sweepMax ? 0 : segments.at(-1)!.id
+    if (this.#sweptTo === 0) this.#sweepAt = clock.now() + sweepPauseMs
+  }
+}
+
+/** The most urgent ones, each once. */
+class Queue {
+  #kept: Candidate[] = []
+  readonly #ids = new Set<number>()
+  #isTruncated = false
+
+  add(candidate: Candidate): void {
+    if (this.#ids.has(candidate.segment)) return
+    this.#ids.add(candidate.segment)
+    this.#kept.push(candidate)
+    if (this.#kept.length >= 2 * candidatesMax) this.#cut()
+  }
+
+  end(): Pick<Found, 'candidates' | 'isTruncated'> {
+    this.#cut()
+    return { candidates: this.#kept, isTruncated: this.#isTruncated }
+  }
+
+  #cut(): void {
+    this.#kept.sort((a, b) => a.secondsToLoss - b.secondsToLoss || a.segment - b.segment)
+    if (this.#kept.length <= candidatesMax) return
+    for (const { segment } of this.#kept.splice(candidatesMax)) this.#ids.delete(segment)
+    this.#isTruncated = true
+  }
+}
