@@ -29,7 +29,7 @@ async function startScene(objects: SceneInit['objects']): Promise<{ scene: Scene
         providers: 12,
         domains: 6, // of two each: as many shards of a segment as 4+4 allows a domain
         code: '4+4',
-        offlineGrace: '500ms',
+        offlineGrace: '1s',
         signal: new AbortController().signal
       },
       objects,
