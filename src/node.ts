@@ -36,12 +36,14 @@ import { createCodingMemory } from './object/coding-memory.ts'
 import { createObjectStore, type NetworkObjectStore } from './object/store.ts'
 import { createWorkerCodec } from './object/worker-codec.ts'
 import { type AuditEvent, Auditor } from './repair/auditor.ts'
+import { HandOver } from './repair/hand-over.ts'
 import { withLastResort } from './repair/last-resort.ts'
 import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
 import { Presence } from './repair/presence.ts'
 import { Repairer } from './repair/repairer.ts'
 import { createVerifier } from './repair/verify.ts'
+import { serveHandOver } from './transfer/hand-over-protocol.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
 import type { CustodyObserver } from './transfer/peers.ts'
@@ -255,6 +257,7 @@ async function start(
       memory: new Semaphore(repairMemoryBytes),
       isSettling: (segment) => store.isSettling(segment),
       isShardContained: (provider, cid) => auditor.isContained(provider, cid),
+      draining: () => directory.list().flatMap(({ peerId, draining }) => (draining ? [peerId] : [])),
       verify: createVerifier({ ...signing, client, clock }),
       pressure: () => pressure.pressure(),
       onRepair: (event) => metrics.observeRepair(event)
@@ -279,6 +282,16 @@ async function start(
     { name: 'audits', everyMs: auditor.tickMs, run: (signal) => auditor.round(signal) },
     { name: 'providers', everyMs: saveProvidersMs, run: () => saveProviders(index, directory) }
   ]
+  const handOver = new HandOver({
+    ...{ index, client, peers: withLastResort(directory), guard, clock, verifySignature },
+    ...{ signer: identity, secretKey: identity.privateKey.raw.subarray(0, 32) },
+    random: random.fork('hand-over'),
+    log: log.child('hand-over'),
+    pause: () => new Promise((resolve) => setImmediate(resolve)),
+    isSettling: (segment) => store.isSettling(segment),
+    onReleases: () => maintenance.wake('releases')
+  })
+  await serveHandOver(network, (from, request) => handOver.answer(from, request))
   await serveScores(network, (peerId) => knownOf(auditor, peerId), { clock })
   const maintenance = new Maintenance({ clock, random, log: log.child('maintenance') }, tasks)
   const saved = new Set(remembered.map(({ peerId }) => peerId))

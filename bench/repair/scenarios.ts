@@ -2,6 +2,7 @@
 import { open } from 'node:fs/promises'
 import { forEachLimit } from '../../src/base/concurrency.ts'
 import { systemClock } from '../../src/base/system.ts'
+import type { DrainState } from '../../src/provider/drain.ts'
 import { type SeededRandom, seededRandom } from '../../src/sim/seeded-random.ts'
 import { blockFile, type Provider } from './network.ts'
 import { runProgramWell } from './node-process.ts'
@@ -48,8 +49,12 @@ export async function drainRound(scene: Scene, victim: Provider): Promise<Round>
   return await scene.round([victim], lose, { areServing: true })
 }
 
-function drainedBytes(_stdout: string): number {
-  return 0
+/** A line for each change, of which the last has the total of what was sent, in vain or not. */
+function drainedBytes(stdout: string): number {
+  const last = stdout.trimEnd().split('\n').at(-1)!
+  const { state, sentBytes } = JSON.parse(last) as Pick<DrainState, 'state' | 'sentBytes'>
+  if (state !== 'done') throw new Error(`the drain ended at ${last}`)
+  return sentBytes
 }
 
 /** Until the gateway leases nothing there. */

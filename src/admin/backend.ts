@@ -17,6 +17,8 @@ export interface ProviderView {
   price: number
   /** Whether it takes new shards. */
   accepting: boolean
+  /** Whether it leaves, and hands over what it has. */
+  draining: boolean
   /** What this gateway has placed there. */
   shards: number
   shardBytes: number

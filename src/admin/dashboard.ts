@@ -135,7 +135,8 @@ function providerRow(p) {
   } else standing.append(make('span', 'not audited', 'soft'))
   const state = make('td')
   state.append(pill(p.state))
-  if (p.state === 'online' && !p.accepting) state.append(' ', make('span', 'takes nothing new', 'soft'))
+  if (p.state === 'online' && p.draining) state.append(' ', make('span', 'draining', 'soft'))
+  else if (p.state === 'online' && !p.accepting) state.append(' ', make('span', 'takes nothing new', 'soft'))
   const space = make('td')
   if (p.capacityBytes > 0) {
     const bar = make('span', undefined, 'bar')

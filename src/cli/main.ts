@@ -4,6 +4,7 @@ import { HoldfastError, messageOf } from '../base/errors.ts'
 import { version } from '../base/version.ts'
 import type { RunEnvironment } from './command.ts'
 import { register as audit } from './commands/audit.ts'
+import { register as drain } from './commands/drain.ts'
 import { register as gateway } from './commands/gateway.ts'
 import { register as get } from './commands/get.ts'
 import { register as health } from './commands/health.ts'
@@ -42,7 +43,7 @@ export function buildProgram(run: RunEnvironment): Command {
     )
     .exitOverride()
   // Commands copy the settings above when they are made, so they come last; in the order the help shows them.
-  for (const register of [up, provider, gateway, providers, status, health, audit, key, put, get, ls, rm])
+  for (const register of [up, provider, gateway, providers, status, health, audit, drain, key, put, get, ls, rm])
     register(program, run)
   return program
 }

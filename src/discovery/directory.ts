@@ -33,6 +33,8 @@ export interface ProviderStatus extends ProviderTarget {
   freeBytes: number
   price: number
   accepting: boolean
+  /** It leaves, and hands over what it has. */
+  draining: boolean
   /** Milliseconds since the Unix epoch; 0 when never seen by this process. */
   lastSeenAt: number
   /** Moving average of answered requests. */
@@ -383,6 +385,11 @@ export class ProviderDirectory {
     return entry === undefined || entry.domains.length === 0 ? [`peer:${peerId}`] : entry.domains
   }
 
+  /** Whether it said that it leaves. */
+  isDraining(peerId: string): boolean {
+    return this.#entries.get(peerId)?.offer?.draining ?? false
+  }
+
   /**
    * Where new shards may go.
    *
@@ -394,7 +401,8 @@ export class ProviderDirectory {
   ): Array<{ peerId: string; domains: string[]; freeBytes: number; score: number; isLastResort: boolean }> {
     const found = []
     for (const { target, offer, domains, state, outcomes, latencyMs } of this.#entries.values()) {
-      if (state !== 'online' || offer === undefined || !offer.accepting || offer.freeBytes === 0) continue
+      if (state !== 'online' || offer === undefined || !offer.accepting || offer.draining || offer.freeBytes === 0)
+        continue
       const trust = this.#trustOf(target.peerId)
       const isLastResort = trust.standing === 'closed'
       if (trust.standing === 'suspended' || (isLastResort && !withLastResort)) continue
@@ -419,6 +427,7 @@ export class ProviderDirectory {
       freeBytes: offer?.freeBytes ?? 0,
       price: offer?.price ?? 0,
       accepting: offer?.accepting ?? false,
+      draining: offer?.draining ?? false,
       lastSeenAt,
       latencyMs,
       outcomes: { ...outcomes }

@@ -29,6 +29,8 @@ const offerSchema = z.strictObject({
   /** Price of a GiB-month, in the market's smallest unit. */
   price: z.number().int().nonnegative(),
   accepting: z.boolean(),
+  /** It leaves, and hands over what it has; absent where it stays. */
+  draining: z.literal(true).optional(),
   version: z.string().max(64),
   /** Milliseconds since the Unix epoch, by the provider's clock. A newer offer replaces an older one. */
   issuedAt: z.number().int().nonnegative()

@@ -288,8 +288,16 @@ export interface RepairIndex {
   ) => Promise<{ segments: StoredSegment[]; next?: HeldCursor }>
   /** All segments, by id, above `afterId`. */
   listSegments: (options: { afterId: number; limit: number }) => Promise<StoredSegment[]>
-  /** Segments in which `provider` is to have one of these blocks, each once; at most `limit`. */
-  listSegmentsWith: (provider: string, cids: readonly CID[], limit: number) => Promise<StoredSegment[]>
+  /**
+   * Segments in which `provider` is to have one of these blocks, each once; at most `limit`. `evenLost`: also those in
+   * which it was given one that is `missing`, `wrong` or `withdrawn`.
+   */
+  listSegmentsWith: (
+    provider: string,
+    cids: readonly CID[],
+    limit: number,
+    options?: { evenLost?: boolean }
+  ) => Promise<StoredSegment[]>
   /**
    * Takes segments for repair until a time: of those asked for, the ones that nobody else has taken (a claim that ended
    * by `now` counts for nothing; one's own is extended) and that still exist. Two gateways on one index never get the

@@ -20,6 +20,8 @@ import { type ErrorCode, HoldfastError, isCode, messageOf } from '../base/errors
 import { KiB, limits, MiB, minuteMs, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import { parseCid } from '../content/cid.ts'
+import type { VerifySignature } from '../market/offer.ts'
+import { redeemTicket, ticketBytesMax } from '../market/ticket.ts'
 import { type PeerCertificate, peerIdOfCertificate } from '../net/peer-tls.ts'
 import { dataHeaders, gatewayPath, proofsPath, shardsPath, statusOfCode } from '../transfer/data-plane.ts'
 import { BufferPool } from './buffer-pool.ts'
@@ -54,6 +56,7 @@ export interface DataServerComponents {
   storage: StorageProvider
   proofs: ProofService
   certificate: PeerCertificate
+  verifySignature: VerifySignature
   clock: Clock
   log: Log
   /** Called for every root that was stored and is to be announced. */
@@ -63,6 +66,7 @@ export interface DataServerComponents {
 export class DataServer {
   readonly #storage: StorageProvider
   readonly #proofs: ProofService
+  readonly #verifySignature: VerifySignature
   readonly #clock: Clock
   readonly #log: Log
   readonly #announceRoot: (cid: CID) => void
@@ -73,9 +77,10 @@ export class DataServer {
   readonly #buffers = new BufferPool(limits.shardBytesMax, buffersKept)
   readonly #handling = new Set<Promise<void>>()
 
-  constructor({ storage, proofs, certificate, clock, log, announceRoot }: DataServerComponents) {
+  constructor({ storage, proofs, certificate, verifySignature, clock, log, announceRoot }: DataServerComponents) {
     this.#storage = storage
     this.#proofs = proofs
+    this.#verifySignature = verifySignature
     this.#clock = clock
     this.#log = log.child('data')
     this.#announceRoot = announceRoot
@@ -146,10 +151,10 @@ export class DataServer {
 
   async #handleShard(request: IncomingMessage, response: ServerResponse, url: URL, gone: AbortSignal): Promise<void> {
     if (request.method !== 'PUT') throw new HttpError(405, 'BAD_INPUT', 'a shard is PUT here', { allow: 'PUT' })
-    const owner = await this.#peerOf(request)
-    if (owner === undefined) throw new HttpError(401, 'BAD_INPUT', 'a client certificate with a peer id is needed')
+    const peer = await this.#peerOf(request)
+    if (peer === undefined) throw new HttpError(401, 'BAD_INPUT', 'a client certificate with a peer id is needed')
     const cid = parseCid(url.pathname.slice(shardsPath.length))
-    const termMs = wholeNumber(request.headers[dataHeaders.leaseMs], dataHeaders.leaseMs)
+    const { owner, termMs } = await this.#leaseOf(request, peer, cid)
     const length = wholeNumber(request.headers['content-length'], 'content-length')
     if (length > limits.shardBytesMax)
       throw new HttpError(413, 'BAD_INPUT', `a block has at most ${limits.shardBytesMax} bytes`)
@@ -168,12 +173,25 @@ export class DataServer {
     }
   }
 
+  /** Whose lease a PUT asks for, and for how long: the peer's own, or what its ticket says. */
+  async #leaseOf(request: IncomingMessage, peer: string, cid: CID): Promise<{ owner: string; termMs: number }> {
+    const ticket = request.headers[dataHeaders.ticket]
+    if (ticket === undefined)
+      return { owner: peer, termMs: wholeNumber(request.headers[dataHeaders.leaseMs], dataHeaders.leaseMs) }
+    if (typeof ticket !== 'string' || ticket.length > 2 * ticketBytesMax)
+      throw new HoldfastError('BAD_INPUT', `${dataHeaders.ticket} is too long`)
+    const shown = { from: peer, to: this.#storage.peerId, cid, now: this.#clock.now() }
+    return await redeemTicket(Buffer.from(ticket, 'base64url'), shown, this.#verifySignature)
+  }
+
   async #handleBlock(request: IncomingMessage, response: ServerResponse, url: URL, gone: AbortSignal): Promise<void> {
     const { method, headers } = request
     if (method !== 'GET' && method !== 'HEAD')
       throw new HttpError(405, 'BAD_INPUT', 'GET or HEAD', { allow: 'GET, HEAD' })
     const cid = cidOfPath(url.pathname.slice(gatewayPath.length))
     checkFormat(url.searchParams.get('format'), headers.accept)
+    const refusal = this.#storage.refusalOf(cid)
+    if (refusal !== undefined) throw new HoldfastError('REFUSED', refusal) // also to who has it already
     const etag = `"${cid}.raw"`
     if (headers['if-none-match']?.split(',').some((tag) => tag.trim().replace(/^W\//, '') === etag) === true) {
       response.writeHead(304, { etag, 'cache-control': immutable }).end()

@@ -28,7 +28,13 @@ export interface LeaseStore {
   release: (owner: string, cids: readonly CID[]) => Promise<CID[]>
   /** Ends the leases that ran out before `now`, at most `limit`; returns the CIDs that nobody leases any more. */
   expire: (now: number, limit: number) => Promise<CID[]>
+  /** Ends all leases on these blocks, whoever's; returns those of them that somebody had leased. */
+  evict: (cids: readonly CID[]) => Promise<CID[]>
   get: (owner: string, cid: CID) => Promise<Lease | undefined>
+  /** Leases of `owner`, in the order of their CIDs' bytes, strictly after `after`. */
+  list: (owner: string, options: { after?: CID; limit: number }) => Promise<Lease[]>
+  /** Who leases the block, in the order of the peer ids. */
+  ownersOf: (cid: CID) => Promise<string[]>
   /** Whether anybody leases the block. */
   isLeased: (cid: CID) => Promise<boolean>
   /** Bytes of distinct leased blocks: what is in use. */

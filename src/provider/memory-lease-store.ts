@@ -2,6 +2,8 @@
 import type { CID } from 'multiformats/cid'
 import { byBytes, type Lease, type LeaseStore, type OwnerTotals } from './lease-store.ts'
 
+const compareCids = (a: CID, b: CID): number => Buffer.compare(a.bytes, b.bytes)
+
 interface LeasedBlock {
   cid: CID
   bytes: number
@@ -47,10 +49,35 @@ export class MemoryLeaseStore implements LeaseStore {
     return freed
   }
 
+  async evict(cids: readonly CID[]): Promise<CID[]> {
+    const freed: CID[] = []
+    for (const cid of cids) {
+      const block = this.#blocks.get(cid.toString())
+      if (block === undefined) continue
+      for (const owner of [...block.untilByOwner.keys()]) this.#end(block, owner)
+      freed.push(block.cid)
+    }
+    return freed
+  }
+
   async get(owner: string, cid: CID): Promise<Lease | undefined> {
     const block = this.#blocks.get(cid.toString())
     const until = block?.untilByOwner.get(owner)
     return block === undefined || until === undefined ? undefined : { cid: block.cid, owner, until, bytes: block.bytes }
+  }
+
+  async list(owner: string, { after, limit }: { after?: CID; limit: number }): Promise<Lease[]> {
+    const found: Lease[] = []
+    for (const { cid, bytes, untilByOwner } of this.#blocks.values()) {
+      const until = untilByOwner.get(owner)
+      if (until === undefined || (after !== undefined && compareCids(cid, after) <= 0)) continue
+      found.push({ cid, owner, until, bytes })
+    }
+    return found.sort((a, b) => compareCids(a.cid, b.cid)).slice(0, limit)
+  }
+
+  async ownersOf(cid: CID): Promise<string[]> {
+    return [...(this.#blocks.get(cid.toString())?.untilByOwner.keys() ?? [])].sort()
   }
 
   async isLeased(cid: CID): Promise<boolean> {

@@ -10,17 +10,30 @@ import { minuteMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import { version } from '../base/version.ts'
+import type { CID } from '../content/cid.ts'
 import { KadDiscovery } from '../discovery/kad-dht.ts'
 import { type Identity, loadIdentity, verifySignature } from '../net/identity.ts'
 import { type Libp2pNetwork, type PeerMemory, startLibp2pNetwork } from '../net/libp2p.ts'
 import { makePeerCertificate } from '../net/peer-tls.ts'
+import { HttpsProviderClient } from '../transfer/https.ts'
+import { serveRefusals } from '../transfer/refusal-protocol.ts'
 import { serveBitswap } from './bitswap.ts'
 import { ReadOnlyBlockstore } from './blockstore.ts'
 import { serveControlPlane } from './control-plane.ts'
 import { DataServer } from './data-server.ts'
+import { DenylistWatcher } from './denylist-watch.ts'
+import { Drain, drainRoutes } from './drain.ts'
+import { findBlock } from './find-block.ts'
 import { FsShardStore } from './fs-shard-store.ts'
+import { HandOver } from './hand-over.ts'
+import { type LocalRoutes, serveLocally } from './local-server.ts'
+import { Notices } from './notices.ts'
 import { OwnScores } from './own-scores.ts'
 import { ProofService } from './proof-service.ts'
+import { RefusalStore } from './refusal-store.ts'
+import { refuseRoutes } from './refuse-routes.ts'
+import { RefusedHandOver } from './refused-hand-over.ts'
+import { Refuser } from './refuser.ts'
 import { RootList } from './root-list.ts'
 import { gatewaysMax } from './scores-file.ts'
 import { SqliteLeaseStore } from './sqlite-lease-store.ts'
@@ -92,6 +105,8 @@ async function start(
   await mkdir(dataDir, { recursive: true })
   const leases = new SqliteLeaseStore(join(dataDir, 'leases.sqlite')) // first: it keeps other processes out
   started.push(() => leases.close())
+  const refusals = new RefusalStore(join(dataDir, 'refusals.sqlite'))
+  started.push(async () => refusals.close())
   const identity = await loadIdentity(join(dataDir, 'identity.key'))
   const shards = await FsShardStore.open(dataDir)
 
@@ -99,7 +114,7 @@ async function start(
   let network: Libp2pNetwork | undefined
   let dataUrls: string[] = []
   const storage = new StorageProvider(
-    { shards, leases, clock, log: log.child('storage'), signer: identity },
+    { shards, leases, clock, log: log.child('storage'), signer: identity, refusals },
     {
       capacityBytes,
       domain: init.domain ?? identity.peerId,
@@ -111,9 +126,11 @@ async function start(
   )
   const roots = await RootList.open(join(dataDir, 'roots.txt'), log)
   started.push(() => roots.close())
+  const drain = await Drain.open({ storage, clock, random, log }, { dataDir })
   const reconciled = storage.reconcileAtStart()
   reconciled.catch(() => {}) // awaited below
 
+  const pause = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
   const certificate = await makePeerCertificate(identity, { now: clock.now() })
   // It asks over the network, which starts only once audits can be answered.
   let scores: OwnScores | undefined
@@ -123,7 +140,7 @@ async function start(
     verifySignature,
     clock,
     log,
-    pause: () => new Promise((resolve) => setImmediate(resolve)),
+    pause,
     onSigned: (answers) => scores?.signed(answers)
   })
   let discovery: KadDiscovery | undefined
@@ -131,6 +148,7 @@ async function start(
     storage,
     proofs,
     certificate,
+    verifySignature,
     clock,
     log,
     announceRoot: (cid) => {
@@ -144,13 +162,43 @@ async function start(
   started.push(() => dataServer.stop())
   dataUrls = dataUrlsOf(init, ports.dataPort, network.addresses())
 
+  const refuser: Refuser = new Refuser(
+    {
+      store: refusals,
+      storage,
+      notices: { refused: (cids, handOver) => notices.refused(cids, handOver) },
+      signer: identity,
+      findBlock: async (cid, signal) =>
+        discovery && (await findBlock({ discovery, network: ports.network, client, clock, log }, cid, signal)),
+      clock,
+      log,
+      pause
+    },
+    { handsOver: true }
+  )
+  const signedOf = (cids: readonly CID[]): Promise<Array<Uint8Array | undefined>> => refuser.signedOf(cids)
+  const notices = new Notices({ network, leases, signedOf, clock, random, log }, join(dataDir, 'notices.sqlite'))
+  started.push(() => notices.stop())
+  const client = new HttpsProviderClient({ network, certificate, verifySignature, clock })
+  started.push(() => client.close())
   await serveControlPlane(network, storage)
+  await serveRefusals(network, { list: signedOf })
   const openScores = await OwnScores.open(
     { network, storage, verifySignature, clock, random, log },
     { dataDir, askEveryMs: init.scoresEveryMs }
   )
   scores = openScores
   started.push(() => openScores.stop())
+  const isRoot = (cid: CID): boolean => roots.has(cid)
+  const handOver = new HandOver({
+    ...{ network, storage, client, clock, log: log.child('hand-over'), isRoot },
+    onLost: (cids) =>
+      void notices.lost(cids).catch((error: unknown) => {
+        log.error('a loss was not written down', { error: messageOf(error) })
+      })
+  })
+  const refusedHandOver = new RefusedHandOver({ handOver, store: refusals, leases, storage, clock, log })
+  started.push(() => drain.stop())
   const bitswap = await serveBitswap(network.node, new ReadOnlyBlockstore(storage, shards))
   started.push(() => bitswap.stop())
   await reconciled
@@ -161,7 +209,22 @@ async function start(
   started.push(() => discovery.stop())
   started.push(collectPeriodically(storage, clock, random, log))
   openScores.start()
+  const watcher = new DenylistWatcher({ store: refusals, onChange: () => refuser.wake(), clock, log, pause })
+  refuser.start()
+  started.push(() => refuser.stop())
+  watcher.start()
+  started.push(() => watcher.stop())
+  notices.start()
+  refusedHandOver.start()
+  started.push(() => refusedHandOver.stop())
   started.push(await keepStatus(dataDir, () => statusOf(storage, proofs, ports.network, dataUrls), { clock, log }))
+  drain.start(handOver)
+  const routes: LocalRoutes = {
+    ...refuseRoutes({ refuser, watcher, store: refusals }),
+    ...drainRoutes(drain)
+  }
+  const local = await serveLocally(dataDir, routes, { clock, random, log })
+  started.push(() => local.stop())
   log.info('the provider is up', { peerId: identity.peerId, dataUrls, addresses: network.addresses() })
   return {
     peerId: identity.peerId,

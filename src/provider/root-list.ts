@@ -40,6 +40,10 @@ export class RootList {
     return [...this.#roots.values()]
   }
 
+  has(cid: CID): boolean {
+    return this.#roots.has(cid.toString())
+  }
+
   add(cid: CID): void {
     const key = cid.toString()
     const isKnown = this.#roots.has(key)

@@ -100,10 +100,39 @@ export class SqliteLeaseStore implements LeaseStore {
     )
   }
 
+  async evict(cids: readonly CID[]): Promise<CID[]> {
+    this.#commitWaiting()
+    return this.#transaction(() =>
+      cids.filter((cid) => {
+        const owners = this.#statements.ownersOf.all(cid.bytes) as Array<{ owner: number }>
+        for (const { owner } of owners) this.#end(cid.bytes, owner)
+        return owners.length > 0
+      })
+    )
+  }
+
   async get(owner: string, cid: CID): Promise<Lease | undefined> {
     this.#commitWaiting()
     const row = this.#statements.get.get(cid.bytes, owner) as { until: number; bytes: number } | undefined
     return row === undefined ? undefined : { cid, owner, until: row.until, bytes: row.bytes }
+  }
+
+  async list(owner: string, { after, limit }: { after?: CID; limit: number }): Promise<Lease[]> {
+    this.#commitWaiting()
+    const ownerId = this.#ownerId(owner)
+    if (ownerId === undefined) return []
+    const rows = this.#statements.list.all(after?.bytes ?? new Uint8Array(), ownerId, limit) as Array<{
+      cid: Uint8Array
+      until: number
+      bytes: number
+    }>
+    return rows.map(({ cid, until, bytes }) => ({ cid: CID.decode(cid), owner, until, bytes }))
+  }
+
+  async ownersOf(cid: CID): Promise<string[]> {
+    this.#commitWaiting()
+    const owners = this.#statements.ownersOf.all(cid.bytes) as Array<{ owner: number }>
+    return owners.map(({ owner }) => this.#peerIdOf(owner)).sort()
   }
 
   async isLeased(cid: CID): Promise<boolean> {
@@ -280,6 +309,8 @@ function prepare(db: DatabaseSync) {
     get: statement(
       'SELECT until, bytes FROM leases JOIN owners ON owners.id = leases.owner WHERE cid = ? AND owners.peer_id = ?'
     ),
+    list: statement('SELECT cid, until, bytes FROM leases WHERE cid > ? AND owner = ? ORDER BY cid LIMIT ?'),
+    ownersOf: statement('SELECT owner FROM leases WHERE cid = ?'),
     isLeased: statement('SELECT bytes FROM leases WHERE cid = ? LIMIT 1'),
     totals: statement(`
       SELECT coalesce(sum(n), 0) AS leases, count(*) AS blocks, coalesce(sum(bytes), 0) AS bytes

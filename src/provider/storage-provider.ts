@@ -5,7 +5,8 @@
  * It guarantees that
  * - `put` resolves only after the bytes were checked against their CID and both block and lease are durable;
  * - `get` never yields bytes that do not match their CID;
- * - a leased block is never deleted, whatever runs at the same time;
+ * - a leased block is never deleted, whatever runs at the same time, but by `evict`, which refuses it;
+ * - a block that is refused is neither taken nor given, though it may be kept to be handed over;
  * - the blocks kept and those being written never exceed the capacity together.
  */
 import type { CID } from 'multiformats/cid'
@@ -25,6 +26,7 @@ import { encodeOffer, type Offer, type Signer } from '../market/offer.ts'
 import type { LeaseState } from '../transfer/provider-client.ts'
 import { KeyedLock } from './keyed-lock.ts'
 import type { Lease, LeaseStore, OwnerTotals } from './lease-store.ts'
+import type { RefusalStore } from './refusal-store.ts'
 import type { ShardStore } from './shard-store.ts'
 
 /** The longest lease a provider grants: three terms of a committed shard. */
@@ -49,6 +51,8 @@ export interface StorageProviderComponents {
   clock: Clock
   log: Log
   signer: Signer
+  /** What the operator refuses; absent: nothing. */
+  refusals?: Pick<RefusalStore, 'find'>
 }
 
 export interface StorageProviderInit {
@@ -137,6 +141,7 @@ export class StorageProvider {
   readonly #clock: Clock
   readonly #log: Log
   readonly #signer: Signer
+  readonly #refusals: Pick<RefusalStore, 'find'> | undefined
   readonly #expiryGraceMs: number
   readonly #orphanGraceMs: number
   readonly #locks = new KeyedLock()
@@ -147,6 +152,7 @@ export class StorageProvider {
   #reservedBytes = 0
   #diskFullUntil = 0
   #accepting = true
+  #draining = false
   #puts = 0
   #gets = 0
   #signedOffer: { bytes: Uint8Array; issuedAt: number } | undefined
@@ -160,6 +166,7 @@ export class StorageProvider {
     this.#clock = components.clock
     this.#log = components.log
     this.#signer = components.signer
+    this.#refusals = components.refusals
     this.#expiryGraceMs = init.expiryGraceMs ?? hourMs
     this.#orphanGraceMs = init.orphanGraceMs ?? dayMs
   }
@@ -170,7 +177,18 @@ export class StorageProvider {
 
   /** Whether blocks it does not have yet are taken. */
   get accepting(): boolean {
-    return this.#accepting
+    return this.#accepting && !this.#draining
+  }
+
+  /** Whether it leaves, and hands over what it has. */
+  get draining(): boolean {
+    return this.#draining
+  }
+
+  /** While it drains it takes no blocks that it does not have yet, and its offer says why. */
+  setDraining(draining: boolean): void {
+    this.#draining = draining
+    this.#signedOffer = undefined
   }
 
   /** Stops taking blocks it does not have yet, or takes them again. What is leased is kept either way. */
@@ -183,15 +201,18 @@ export class StorageProvider {
    * Keeps a block for `owner`: durable, and leased for at least `termMs`, when it resolves. Idempotent.
    *
    * @throws HoldfastError `BAD_INPUT` for a kind of CID, a size or a term that is not taken, `WRONG` for bytes that do
-   * not match, `NO_SPACE`
+   * not match, `REFUSED`, `NO_SPACE`
    */
   async put(owner: string, cid: CID, bytes: Uint8Array, termMs: number): Promise<PutResult> {
     await this.#start()
     check(isStorable(cid), 'providers keep raw blocks under blake3, and dag-pb and dag-cbor blocks under sha2-256')
     check(bytes.length <= limits.shardBytesMax, `a block has at most ${limits.shardBytesMax} bytes`)
     checkTerm(termMs)
+    this.#checkRefusal(cid) // not worth a hash
     if (!matchesCid(cid, bytes)) throw new HoldfastError('WRONG', 'the bytes do not match the CID')
     return await this.#locks.run(cid.toString(), async () => {
+      // Whoever refuses it from now on waits for this lock before looking for what is held.
+      this.#checkRefusal(cid)
       const storedBytes = await this.#shards.size(cid)
       const isHeld = storedBytes === bytes.length && (await this.#isHeldWhole(cid))
       if (!isHeld) await this.#write(cid, bytes, storedBytes ?? 0)
@@ -204,9 +225,15 @@ export class StorageProvider {
   /**
    * The block's bytes, checked against its CID; in the memory given, where they fit.
    *
-   * @throws HoldfastError `MISSING`; with `details.rotten` where the block is there but damaged
+   * @throws HoldfastError `MISSING`; with `details.rotten` where the block is there but damaged; `REFUSED`
    */
   async get(cid: CID, into?: Uint8Array): Promise<Uint8Array> {
+    this.#checkRefusal(canonical(cid))
+    return await this.getToHandOver(cid, into)
+  }
+
+  /** The same of a block that may be refused: for who is to keep it instead, and nobody else. */
+  async getToHandOver(cid: CID, into?: Uint8Array): Promise<Uint8Array> {
     const key = canonical(cid)
     if (!isStorable(key)) throw missing()
     const bytes = await this.#shards.get(key, into)
@@ -223,11 +250,12 @@ export class StorageProvider {
    * Proofs of these chunks (of 1 KiB) of a shard, from one read of it. The block is always hashed whole, so damage anywhere
    * in it is noticed; its `tree`, where known, only saves making one.
    *
-   * @throws HoldfastError `MISSING`; with `details.rotten` where the block is there but damaged. `BAD_INPUT` for a node,
-   * whose CID is no BLAKE3 digest
+   * @throws HoldfastError `MISSING`; with `details.rotten` where the block is there but damaged. `REFUSED`; `BAD_INPUT`
+   * for a node, whose CID is no BLAKE3 digest
    */
   async prove(cid: CID, chunks: readonly number[], tree?: Blake3Tree): Promise<BlockProofs> {
     check(isProvable(cid), 'only raw blocks under blake3 have proofs')
+    this.#checkRefusal(cid)
     const bytes = await this.#shards.get(cid)
     if (bytes === undefined) throw missing()
     const { digest } = cid.multihash
@@ -241,20 +269,50 @@ export class StorageProvider {
     return (await this.#leases.get(owner, cid)) !== undefined
   }
 
-  /** Length of the block, if it is there and not known to be rotten. */
+  /** Length of the block, if it is there and not known to be rotten. @throws HoldfastError `REFUSED` */
   async size(cid: CID): Promise<number | undefined> {
+    this.#checkRefusal(canonical(cid))
+    return await this.#sizeHeld(cid)
+  }
+
+  async #sizeHeld(cid: CID): Promise<number | undefined> {
     const key = canonical(cid)
     if (!isStorable(key) || this.#rotten.has(key.toString())) return undefined
     return await this.#shards.size(key)
   }
 
+  /** Whether the block can be had here: not, where it is refused. */
   async has(cid: CID): Promise<boolean> {
-    return (await this.size(cid)) !== undefined
+    return this.refusalOf(cid) === undefined && (await this.#sizeHeld(cid)) !== undefined
+  }
+
+  /** Why the block is neither taken nor given; undefined: it is not refused. */
+  refusalOf(cid: CID): string | undefined {
+    return this.#refusals?.find(canonical(cid))?.reason
+  }
+
+  /**
+   * Which of these blocks are in the store, or leased as if they were, refused or not; once what was being written when
+   * it was called is there.
+   */
+  async heldOf(cids: readonly CID[]): Promise<CID[]> {
+    await this.#start()
+    const held: CID[] = []
+    for (const cid of cids) {
+      await this.#locks.settled(cid.toString())
+      if ((await this.#shards.size(cid)) !== undefined || (await this.#leases.isLeased(cid))) held.push(cid)
+    }
+    return held
+  }
+
+  /** Every block in the store. */
+  async *held(): AsyncGenerator<CID> {
+    for await (const { cid } of this.#shards.list()) yield cid
   }
 
   /**
    * Extends `owner`'s leases to at least `termMs` from now, in one commit; answers in order. A block that is there
-   * without a lease of `owner` is leased anew.
+   * without a lease of `owner` is leased anew. Leases on what is refused stay as they are.
    *
    * @throws HoldfastError `BAD_INPUT`
    */
@@ -263,7 +321,8 @@ export class StorageProvider {
     checkTerm(termMs)
     check(cids.length <= limits.leaseBatchMax, `at most ${limits.leaseBatchMax} leases in one request`)
     const until = this.#clock.now() + termMs
-    const sizes = await Promise.all(cids.map((cid) => this.size(cid)))
+    const refused = cids.map((cid) => this.refusalOf(cid) !== undefined)
+    const sizes = await Promise.all(cids.map((cid, i) => (refused[i] ? undefined : this.#sizeHeld(cid))))
     const present = cids.flatMap((cid, i): Lease[] => {
       const bytes = sizes[i]
       return bytes === undefined ? [] : [{ cid, owner, until, bytes }]
@@ -272,8 +331,9 @@ export class StorageProvider {
     // A collector that judged a block before the commit holds its lock until the block is gone.
     const states = await Promise.all(
       cids.map(async (cid, i): Promise<LeaseState> => {
+        if (refused[i]) return 'refused'
         if (sizes[i] === undefined) return 'missing'
-        return (await this.#locks.run(cid.toString(), () => this.has(cid))) ? 'held' : 'missing'
+        return (await this.#locks.run(cid.toString(), () => this.#sizeHeld(cid))) !== undefined ? 'held' : 'missing'
       })
     )
     const gone = cids.filter((_cid, i) => states[i] === 'missing' && sizes[i] !== undefined)
@@ -292,6 +352,17 @@ export class StorageProvider {
     await Promise.all(cids.map((cid) => this.#locks.settled(cid.toString())))
     const freed = await this.#leases.release(owner, cids)
     await forEachLimit(freed, deleteWidth, async (cid) => {
+      await this.#deleteUnleased(cid)
+    })
+  }
+
+  /** Ends everybody's leases on these blocks, and deletes them. What is refused only: others are promised to be kept. */
+  async evict(cids: readonly CID[]): Promise<void> {
+    await this.#start()
+    const refused = cids.filter((cid) => this.refusalOf(cid) !== undefined)
+    await Promise.all(refused.map((cid) => this.#locks.settled(cid.toString())))
+    await this.#leases.evict(refused)
+    await forEachLimit(refused, deleteWidth, async (cid) => {
       await this.#deleteUnleased(cid)
     })
   }
@@ -351,7 +422,8 @@ export class StorageProvider {
       freeBytes,
       domain: this.#init.domain,
       price: this.#init.price,
-      accepting: this.#accepting,
+      accepting: this.accepting,
+      ...(this.#draining ? { draining: true } : {}),
       version: this.#init.version,
       issuedAt: now
     }
@@ -373,6 +445,11 @@ export class StorageProvider {
     return await this.#leases.owners(limit)
   }
 
+  /** Leases of `owner`, by CID, strictly after `after`. */
+  async leasesOf(owner: string, page: { after?: CID; limit: number }): Promise<Lease[]> {
+    return await this.#leases.list(owner, page)
+  }
+
   async stats(): Promise<StorageStats> {
     await this.#start()
     const { leases, blocks, bytes } = await this.#leases.totals()
@@ -384,7 +461,7 @@ export class StorageProvider {
       freeBytes: this.#freeBytes,
       leases,
       blocks,
-      accepting: this.#accepting,
+      accepting: this.accepting,
       puts: this.#puts,
       gets: this.#gets,
       rotten: this.#rotten.size
@@ -393,6 +470,11 @@ export class StorageProvider {
 
   get #freeBytes(): number {
     return Math.max(0, this.capacityBytes - this.#usedBytes - this.#reservedBytes)
+  }
+
+  #checkRefusal(cid: CID): void {
+    const reason = this.refusalOf(cid)
+    if (reason !== undefined) throw new HoldfastError('REFUSED', reason)
   }
 
   /** Where the store was not listed at start, what is leased stands for what is used. */
@@ -428,7 +510,7 @@ export class StorageProvider {
   /** @param replacedBytes length of what is stored under this CID now */
   async #write(cid: CID, bytes: Uint8Array, replacedBytes: number): Promise<void> {
     const addedBytes = bytes.length - replacedBytes
-    if (!this.#accepting) throw new HoldfastError('NO_SPACE', 'this provider takes no new blocks')
+    if (!this.accepting) throw new HoldfastError('NO_SPACE', 'this provider takes no new blocks')
     if (addedBytes > this.#freeBytes) throw new HoldfastError('NO_SPACE', 'this provider is full')
     this.#reservedBytes += addedBytes
     try {

@@ -351,8 +351,11 @@ function slowLeases(store: MemoryLeaseStore, process: VirtualProcess, random: Se
       await store.grant(leases)
     },
     release: (owner, cids) => process.wait(store.release(owner, cids)),
+    evict: (cids) => process.wait(store.evict(cids)),
     expire: (now, limit) => process.wait(store.expire(now, limit)),
     get: (owner, cid) => process.wait(store.get(owner, cid)),
+    list: (...args) => process.wait(store.list(...args)),
+    ownersOf: (cid) => process.wait(store.ownersOf(cid)),
     isLeased: (cid) => process.wait(store.isLeased(cid)),
     usedBytes: () => process.wait(store.usedBytes()),
     totals: () => process.wait(store.totals()),

@@ -8,6 +8,7 @@ import { limits } from '../base/limits.ts'
 import type { CID } from '../content/cid.ts'
 import { auditRequestCodec, signedCodec } from '../custody/audit-messages.ts'
 import type { Discovery } from '../discovery/discovery.ts'
+import { redeemTicket, type Ticket } from '../market/ticket.ts'
 import type { PeerAddress } from '../net/network.ts'
 import { statusOfCode } from '../transfer/data-plane.ts'
 import { controlProtocols, type LeaseRequest, leaseAnswer, leaseRequest } from '../transfer/lease-protocol.ts'
@@ -15,6 +16,7 @@ import { decodeProofs } from '../transfer/prove.ts'
 import type { LeaseState, ProviderClient, ProviderRef } from '../transfer/provider-client.ts'
 import type { Machine } from './machine.ts'
 import type { SeededRandom } from './seeded-random.ts'
+import { verifySimulated } from './signatures.ts'
 import { shortCid, type Trace } from './trace.ts'
 import type { Timeline, VirtualProcess } from './virtual-clock.ts'
 
@@ -83,7 +85,7 @@ export class SimulatedNetwork {
     const about = (cids: readonly CID[]): Call<never>['about'] =>
       witness === undefined ? undefined : { cids, witness }
     return {
-      putShard: (to, cid, bytes, { termMs, signal }) => {
+      putShard: (to, cid, bytes, { termMs, ticket, signal }) => {
         if (bytes.length > limits.shardBytesMax)
           return Promise.reject(new HoldfastError('BAD_INPUT', 'too large for a shard'))
         return this.#call({
@@ -92,7 +94,10 @@ export class SimulatedNetwork {
           plane: 'data',
           label: `put ${shortCid(cid)}`,
           signal,
-          serve: (machine) => this.#servePut(machine, owner, cid, bytes, termMs)
+          serve: async (machine) => {
+            const lease = ticket === undefined ? { owner, termMs } : await this.#redeem(machine, owner, cid, ticket)
+            await this.#servePut(machine, lease.owner, cid, bytes, lease.termMs)
+          }
         })
       },
       getShard: async (to, cid, signal, into) => {
@@ -164,6 +169,11 @@ export class SimulatedNetwork {
     } finally {
       leave()
     }
+  }
+
+  async #redeem(machine: Machine, from: string, cid: CID, ticket: Uint8Array): Promise<Ticket> {
+    const shown = { from, to: machine.peerId, cid, now: machine.process!.clock.now() }
+    return await redeemTicket(ticket, shown, verifySimulated)
   }
 
   async #servePut(machine: Machine, owner: string, cid: CID, bytes: Uint8Array, termMs: number): Promise<void> {

@@ -18,6 +18,8 @@ export const dataHeaders = {
   leaseMs: 'x-holdfast-lease-ms',
   /** `1` with a PUT: the block is an object's root, and the provider announces it. */
   announce: 'x-holdfast-announce',
+  /** With a PUT, base64url: who else than the peer that sends it is to lease the block. `market/ticket.ts`. */
+  ticket: 'x-holdfast-ticket',
   /** `1` with a 404: the block is there but damaged. */
   rotten: 'x-holdfast-rotten'
 } as const

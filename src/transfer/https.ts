@@ -97,6 +97,7 @@ export class HttpsProviderClient implements ProviderClient {
       [dataHeaders.leaseMs]: String(options.termMs)
     }
     if (options.announce === true) headers[dataHeaders.announce] = '1'
+    if (options.ticket !== undefined) headers[dataHeaders.ticket] = Buffer.from(options.ticket).toString('base64url')
     const { signal } = options
     if (bytes.length >= bulkBytesMin) await this.#bulkTurn()
     signal?.throwIfAborted()

@@ -13,8 +13,12 @@ export const controlProtocols = {
   offer: '/holdfast/offer/1',
   lease: '/holdfast/lease/1',
   status: '/holdfast/status/1',
+  /** Asked of providers, and told to gateways: `refusal-protocol.ts`. */
+  refusal: '/holdfast/refusal/1',
   /** Asked by a provider, about itself: `score-protocol.ts`. */
-  score: '/holdfast/score/1'
+  score: '/holdfast/score/1',
+  /** Asked by a provider, about what it keeps: `hand-over-protocol.ts`. */
+  handOver: '/holdfast/handover/1'
 } as const
 
 const cidSchema = z.custom<CID>((value) => CID.asCID(value) !== null)

@@ -23,6 +23,8 @@ export interface LeaseTerms {
 export interface PutShardOptions extends LeaseTerms {
   /** The block is an object's root: the provider announces it to the DHT. */
   announce?: boolean
+  /** Signed by whom the lease is to be of, which is not the caller then; the term is the ticket's. */
+  ticket?: Uint8Array
   signal?: AbortSignal
 }
 

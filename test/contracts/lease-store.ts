@@ -80,6 +80,26 @@ export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreF
       if (reopen !== undefined) expect(await (await reopen()).owners(10)).toEqual(left)
     })
 
+    test('lists the leases of one owner, a page at a time, each once', async () => {
+      const { store, reopen } = await opened()
+      expect(await store.list('a', { limit: 10 })).toEqual([])
+      await store.grant([...cids.map((_, i) => lease(i, 'a', 50 + i)), lease(3, 'b', 9)])
+      const inOrder = cids.toSorted((a, b) => Buffer.compare(a.bytes, b.bytes)).map(String)
+      for (const open of [async () => store, ...(reopen === undefined ? [] : [reopen])]) {
+        const it = await open()
+        const listed: Lease[] = []
+        for (let page: Lease[] = []; ; listed.push(...page)) {
+          page = await it.list('a', { after: page.at(-1)?.cid, limit: 3 })
+          if (page.length === 0) break
+          expect(page.length).toBeLessThanOrEqual(3)
+        }
+        expect(listed.map(({ cid }) => cid.toString())).toEqual(inOrder)
+        expect(listed.find(({ cid }) => cid.equals(cids[3]!))).toMatchObject({ owner: 'a', until: 53, bytes: 100 })
+        expect(await it.list('b', { limit: 10 })).toMatchObject([{ owner: 'b', until: 9 }])
+        expect(await it.list('nobody', { limit: 10 })).toEqual([])
+      }
+    })
+
     test('releasing ends one owner’s leases only, and again changes nothing', async () => {
       const { store } = await opened()
       await store.grant([lease(0, 'a', 50), lease(0, 'b', 60)])
@@ -87,6 +107,19 @@ export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreF
       expect(await store.release('a', [cids[0]!])).toEqual([])
       expect(await store.release('nobody', [cids[0]!])).toEqual([])
       expect(texts(await store.release('b', [cids[0]!]))).toEqual(texts([cids[0]!]))
+    })
+
+    test('evicts blocks from under all who lease them, and knew who they were', async () => {
+      const { store, reopen } = await opened()
+      await store.grant([lease(0, 'b', 50), lease(0, 'a', 60), lease(1, 'a', 50, 7)])
+      expect(await store.ownersOf(cids[0]!)).toEqual(['a', 'b'])
+      expect(await store.ownersOf(cids[2]!)).toEqual([])
+      expect(texts(await store.evict([cids[0]!, cids[2]!]))).toEqual(texts([cids[0]!]))
+      expect(await store.ownersOf(cids[0]!)).toEqual([])
+      expect(await store.totals()).toEqual({ leases: 1, blocks: 1, bytes: 7 })
+      expect(await store.owners(10)).toEqual([{ owner: 'a', leases: 1, bytes: 7 }])
+      expect(await store.evict([cids[0]!])).toEqual([])
+      if (reopen !== undefined) expect(await (await reopen()).totals()).toEqual({ leases: 1, blocks: 1, bytes: 7 })
     })
 
     test('expires what ran out before now, at most so many', async () => {
@@ -112,7 +145,7 @@ export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreF
 
     test('agrees with a plain model, whatever is done to it', async () => {
       const step = fc.record({
-        op: fc.constantFrom('grant', 'release', 'expire'),
+        op: fc.constantFrom('grant', 'release', 'expire', 'evict'),
         cid: fc.nat(cids.length - 1),
         owner: fc.constantFrom('a', 'b', 'c'),
         time: fc.nat(20)
@@ -132,6 +165,10 @@ export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreF
               expect(texts(await store.release(owner, [cids[cid]!]))).toEqual(
                 texts(had && !isLeased(cid) ? [cids[cid]!] : [])
               )
+            } else if (op === 'evict') {
+              const wasLeased = isLeased(cid)
+              for (const [ended, it] of [...model]) if (it.cid === cid) model.delete(ended)
+              expect(texts(await store.evict([cids[cid]!]))).toEqual(texts(wasLeased ? [cids[cid]!] : []))
             } else {
               const due = [...model].filter(([, { until }]) => until < time)
               for (const [ended] of due) model.delete(ended)

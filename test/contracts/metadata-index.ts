@@ -1338,6 +1338,28 @@ export function metadataIndexContract(name: string, open: () => Promise<Metadata
       expect(await index.listProviders()).toEqual([moved, aKnownProvider({ peerId: 'p1' })])
     })
 
+    test('finds the segments that a provider has a block of; on demand also where it was lost or withdrawn', async () => {
+      const [a, b, c] = [aSegment(), aSegment(), aSegment()] as const
+      await put({}, [a, b, c])
+      const [idOfA, idOfB] = (await index.listSegments({ afterId: 0, limit: 2 })).map(({ id }) => id) as [
+        number,
+        number
+      ]
+      const cids = [a, b].map(({ shards }) => shards[0]!.cid)
+      const found = async (limit = 10, evenLost?: boolean): Promise<number[]> =>
+        (await index.listSegmentsWith('p0', cids, limit, evenLost === undefined ? undefined : { evenLost }))
+          .map(({ id }) => id)
+          .sort((x, y) => x - y)
+      expect(await found()).toEqual([idOfA, idOfB])
+      expect(await found(1)).toHaveLength(1)
+      expect(await index.listSegmentsWith('p1', cids, 10, { evenLost: true })).toEqual([])
+      await index.markHolding('p0', cids[0]!, 'missing')
+      await index.markHolding('p0', cids[1]!, 'withdrawn')
+      expect(await found()).toEqual([])
+      expect(await found(10, false)).toEqual([])
+      expect(await found(10, true)).toEqual([idOfA, idOfB])
+    })
+
     test('a closed index says so', async () => {
       const pending = put()
       await index.ping()

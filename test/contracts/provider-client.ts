@@ -6,6 +6,7 @@ import { type CID, cidOfNode, cidOfShard, codecs } from '../../src/content/cid.t
 import { type AnswersJudgement, judgeAnswers } from '../../src/custody/answers.ts'
 import { challengesMax, chunksOf } from '../../src/custody/audit-messages.ts'
 import type { Signer, VerifySignature } from '../../src/market/offer.ts'
+import { signTicket, type Ticket } from '../../src/market/ticket.ts'
 import type { ProviderClient, ProviderRef } from '../../src/transfer/provider-client.ts'
 import { type Question, requestOf } from '../support/audits.ts'
 
@@ -18,6 +19,8 @@ export interface ProviderClientFixture {
   now: () => number
   /** The same provider, asked by another gateway. */
   otherClient: ProviderClient
+  /** The peer that `otherClient` is. */
+  otherPeerId: string
   /** A provider that is up, with room for at least 4 MiB and at most 16 MiB. */
   provider: ProviderRef
   /** A provider nobody can reach. */
@@ -125,6 +128,38 @@ export function providerClientContract(name: string, open: () => Promise<Provide
       await client.releaseLeases(provider, [cid, block(1).cid])
       expect((await client.getShard(provider, cid)).length).toBe(50)
       await otherClient.releaseLeases(provider, [cid])
+      expect(await codeOf(client.getShard(provider, cid))).toBe('MISSING')
+    })
+
+    test('a block put with a ticket is leased by whoever signed the ticket, for its term', async () => {
+      const { client, otherClient, auditor, otherPeerId, provider, now } = fixture
+      const { bytes, cid } = block(70)
+      const good: Ticket = {
+        ...{ v: 1, owner: auditor.peerId, from: otherPeerId, to: provider.peerId, cid },
+        ...{ termMs, notAfter: now() + 600_000 }
+      }
+      const put = async (by: ProviderClient, change: Partial<Ticket> = {}): Promise<void> => {
+        const ticket = await signTicket({ ...good, ...change }, auditor)
+        await by.putShard(provider, cid, bytes, { termMs: 1, ticket })
+      }
+      const others = [
+        { owner: otherPeerId },
+        { from: auditor.peerId },
+        { to: otherPeerId },
+        { cid: block(1).cid },
+        { notAfter: now() - 3_600_000 },
+        { notAfter: now() + 7_200_000 },
+        { termMs: Number.MAX_SAFE_INTEGER }
+      ]
+      for (const change of others)
+        expect(await codeOf(put(otherClient, change)), JSON.stringify(change)).toBe('PROTOCOL')
+      expect(await codeOf(put(client))).toBe('PROTOCOL')
+      expect(await codeOf(client.getShard(provider, cid))).toBe('MISSING')
+      await put(otherClient)
+      await put(otherClient)
+      await otherClient.releaseLeases(provider, [cid])
+      expect(await client.renewLeases(provider, [cid], { termMs })).toEqual(['held'])
+      await client.releaseLeases(provider, [cid])
       expect(await codeOf(client.getShard(provider, cid))).toBe('MISSING')
     })
 

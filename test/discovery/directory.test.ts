@@ -102,10 +102,12 @@ describe('the provider directory', () => {
       a: alive(),
       dead: alive({ isAlive: false }),
       full: alive({ offer: { freeBytes: 0 } }),
-      draining: alive({ offer: { accepting: false } })
+      closed: alive({ offer: { accepting: false } }),
+      draining: alive({ offer: { draining: true } })
     })
     await directory.refresh()
     expect(ids()).toEqual(['a'])
+    expect([directory.isDraining('draining'), directory.isDraining('closed')]).toEqual([true, false])
     expect(directory.state('dead')).toBe('offline')
     expect(directory.state('full')).toBe('online')
   })

@@ -29,7 +29,7 @@ async function startScene(objects: SceneInit['objects']): Promise<{ scene: Scene
         providers: 12,
         domains: 6, // of two each: as many shards of a segment as 4+4 allows a domain
         code: '4+4',
-        offlineGrace: '1s',
+        offlineGrace: '250ms',
         signal: new AbortController().signal
       },
       objects,

@@ -9,7 +9,7 @@ import { limits } from '../../src/base/limits.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { systemClock } from '../../src/base/system.ts'
 import { cidOfNode, cidOfShard, codecs } from '../../src/content/cid.ts'
-import { generateIdentity } from '../../src/net/identity.ts'
+import { generateIdentity, verifySignature } from '../../src/net/identity.ts'
 import { makePeerCertificate, type PeerCertificate } from '../../src/net/peer-tls.ts'
 import { DataServer } from '../../src/provider/data-server.ts'
 import { proofServiceOf, type TestProvider, testProvider } from '../support/provider.ts'
@@ -33,6 +33,7 @@ describe('the data plane', () => {
       storage: host.provider,
       proofs: proofServiceOf(host, own),
       certificate: await makePeerCertificate(own, { now: Date.now() }),
+      verifySignature,
       clock: systemClock,
       log: silentLog,
       announceRoot: (cid) => void announced.push(cid.toString())

@@ -150,6 +150,20 @@ describe('putting', () => {
   })
 })
 
+test('one that drains says so, takes nothing new, and keeps what it has', async () => {
+  const { provider } = testProvider()
+  const [old, fresh] = [block(), block()]
+  await provider.put('a', old.cid, old.bytes, 1000)
+  expect(await provider.offer()).not.toHaveProperty('draining')
+  provider.setDraining(true)
+  expect(await provider.offer()).toMatchObject({ draining: true, accepting: false })
+  expect(await codeOf(provider.put('a', fresh.cid, fresh.bytes, 1000))).toBe('NO_SPACE')
+  expect(await provider.renew('a', [old.cid], 5000)).toEqual(['held'])
+  provider.setDraining(false)
+  expect(await provider.offer()).toMatchObject({ accepting: true })
+  expect(await provider.put('a', fresh.cid, fresh.bytes, 1000)).toMatchObject({ created: true })
+})
+
 describe('getting', () => {
   test('damaged bytes never leave, are remembered, and a fresh copy heals them', async () => {
     const logged: string[] = []

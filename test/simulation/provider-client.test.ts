@@ -50,6 +50,7 @@ providerClientContract('the simulated network', async () => {
   return {
     client: clientOf('gateway'),
     otherClient: clientOf('other'),
+    otherPeerId: 'other',
     auditor: simulatedSigner('gateway'),
     verifySignature: verifySimulated,
     now: () => timeline.now,

@@ -80,6 +80,7 @@ export const provider: ProviderView = {
   freeBytes: 400,
   price: 0,
   accepting: true,
+  draining: false,
   shards: 5,
   shardBytes: 500,
   latencyMs: 3.5,

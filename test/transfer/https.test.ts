@@ -26,13 +26,14 @@ providerClientContract('HttpsProviderClient', async () => {
   const loopback = new Loopback()
   const dataDir = await loopback.directory()
   const provider = await loopback.provider({ dataDir, capacityBytes: 12 * limits.shardBytesMax })
-  const [{ client, identity }, { client: otherClient }] = await Promise.all([loopback.client(), loopback.client()])
+  const [{ client, identity }, other] = await Promise.all([loopback.client(), loopback.client()])
   return {
     client,
     auditor: identity,
     verifySignature,
     now: Date.now,
-    otherClient,
+    otherClient: other.client,
+    otherPeerId: other.identity.peerId,
     provider: refOf(provider),
     absent: {
       peerId: (await generateIdentity()).peerId,

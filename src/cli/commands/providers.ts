@@ -27,7 +27,10 @@ function failures(outcomes: Record<string, number>): string {
 const figure = (value: number): string => (Math.floor(value * 1000) / 1000).toFixed(3)
 const scored = (p: ProviderView, value: (score: ScoreView) => string): string =>
   p.score === null ? '-' : value(p.score)
-const stateOf = (p: ProviderView): string => (p.state === 'online' && !p.accepting ? 'online, full' : p.state)
+function stateOf(p: ProviderView): string {
+  if (p.state !== 'online') return p.state
+  return p.draining ? 'online, draining' : p.accepting ? p.state : 'online, full'
+}
 
 function columns(now: number): Column<ProviderView>[] {
   return [

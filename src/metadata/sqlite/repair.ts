@@ -29,10 +29,10 @@ function sqliteHeld(database: Database, providers: Providers, segments: Segments
      ORDER BY lease_until, segment_id, idx`
   )
   const all = database.prepare('SELECT id, length, k, m, nonce FROM segments WHERE id > ? ORDER BY id LIMIT ?')
-  const withCid = database.prepare(
-    `SELECT segment_id FROM shards INDEXED BY shards_by_cid
-     WHERE substr(cid, -6) = substr(?2, -6) AND cid = ?2 AND provider_id = ?1 AND ${isHeld} LIMIT ?3`
-  )
+  const givenCid = `SELECT segment_id FROM shards INDEXED BY shards_by_cid
+     WHERE substr(cid, -6) = substr(?2, -6) AND cid = ?2 AND provider_id = ?1`
+  const withCid = database.prepare(`${givenCid} AND ${isHeld} LIMIT ?3`)
+  const evenLostCid = database.prepare(`${givenCid} LIMIT ?3`)
 
   const load = (ids: Iterable<number>): StoredSegment[] =>
     [...ids].flatMap((id) => {
@@ -59,13 +59,13 @@ function sqliteHeld(database: Database, providers: Providers, segments: Segments
 
     listSegments: ({ afterId, limit }) => database.read(() => all.all(afterId, limit).map((row) => segments.load(row))),
 
-    listSegmentsWith: (provider, cids, limit) =>
+    listSegmentsWith: (provider, cids, limit, { evenLost = false } = {}) =>
       database.read(() => {
         const providerId = providers.find(provider)
         const ids = new Set<number>()
         if (providerId === undefined) return []
         for (const cid of cids) {
-          for (const row of withCid.all(providerId, cid.bytes, limit)) {
+          for (const row of (evenLost ? evenLostCid : withCid).all(providerId, cid.bytes, limit)) {
             if (ids.size === limit) return load(ids)
             ids.add(integer(row, 'segment_id'))
           }

@@ -1,0 +1,515 @@
+/**
+ * The gateway's side of handing over: where a provider that leaves, or refuses a content, is to bring what it keeps, and
+ * the proof that it arrived. The shard travels once, from provider to provider, where rebuilding it would read `k`.
+ *
+ * - A place is chosen as for any shard: `place`, with the segment's other holders as they are. The choice is the ticket
+ *   that is signed for it, so nothing here need survive a crash: the provider asks again, or shows its ticket.
+ * - Whoever says that a block has been placed is not believed. The index changes once the new holder has said that it
+ *   keeps the block under our lease and has proved that it has it; until then the old one is the holder, and its lease is
+ *   not touched. A provider that says so and has not done it has lost its turn, and nothing else.
+ * - A segment is claimed while a shard of it is on its way, so that repair does not rebuild what is about to arrive.
+ * - Asked are the index and, for proofs, the holders; no socket is opened here, so that the simulator can drive it.
+ */
+import { type Clock, withDeadline } from '../base/clock.ts'
+import { forEachLimit, Semaphore } from '../base/concurrency.ts'
+import { HoldfastError, messageOf } from '../base/errors.ts'
+import { limits, minuteMs, secondMs } from '../base/limits.ts'
+import type { Log } from '../base/log.ts'
+import type { Random } from '../base/random.ts'
+import { type CID, matchesCid } from '../content/cid.ts'
+import { isProvable } from '../custody/answers.ts'
+import { challengeOf, drawSeed } from '../custody/challenge.ts'
+import type { Signer, VerifySignature } from '../market/offer.ts'
+import { readTicket, signTicket, type Ticket, ticketLifeMs } from '../market/ticket.ts'
+import type { MetadataIndex } from '../metadata/index-store.ts'
+import type { StoredSegment } from '../metadata/records.ts'
+import { storedShardBytes } from '../object/segment-codec.ts'
+import { type Candidate, domainShardsMax, place } from '../placement/place.ts'
+import type {
+  DoneRequest,
+  HandOverAnswer,
+  HandOverPlace,
+  HandOverRequest,
+  PlacedBlock,
+  WhereRequest
+} from '../transfer/hand-over-protocol.ts'
+import type { LeaseGuard } from '../transfer/lease-guard.ts'
+import type { Peers } from '../transfer/peers.ts'
+import type { ProviderClient, ProviderRef } from '../transfer/provider-client.ts'
+import { peerOutcomeOf } from '../transfer/scatter.ts'
+import { putChallenges } from './audit/exchange.ts'
+
+export interface HandOverComponents {
+  index: MetadataIndex
+  client: Pick<ProviderClient, 'prove' | 'getShard' | 'renewLeases' | 'releaseLeases'>
+  /** With those too that get new shards only where nobody else can take them: they are better than losing one. */
+  peers: Peers
+  guard: LeaseGuard
+  /** The gateway: signs tickets and challenges. */
+  signer: Signer
+  /** Its Ed25519 seed, 32 bytes: draws challenges. */
+  secretKey: Uint8Array
+  verifySignature: VerifySignature
+  clock: Clock
+  random: Random
+  log: Log
+  /** Lets others have the event loop. */
+  pause: () => Promise<void>
+  /** Of challenges; the real one unless given. */
+  drawSeed?: typeof drawSeed
+  /** Whether the segment's upload is still placing shards of it: where those go is not in the index yet. */
+  isSettling: (segment: StoredSegment) => boolean
+  /** Leases wait to be ended. */
+  onReleases?: () => void
+}
+
+/** For a batch on a slow line; a provider that dies in the middle holds up its segments' repair for as long. */
+const claimMs = 2 * minuteMs
+/** When to ask again: after somebody else's work on the segment; when a provider may have come, or have room. */
+const busyMs = 5 * secondMs
+const nobodyMs = 30 * secondMs
+/** Segments looked at for one block: of what very many share the rest is asked for again. */
+const segmentsPerBlock = 32
+/** Requests worked on at once, and waiting. Of one provider there is one at a time. */
+const answersAtOnce = 4
+const answersWaiting = 64
+/** The asker waits for ten seconds. */
+const verifyMsMax = 6 * secondMs
+const holdersAtOnce = 8
+/** Places given and not heard of again: forgotten when their tickets end, or the oldest of so many. */
+const openMax = 8192
+/** A late word is welcome, as what it says is verified; a ticket of last year would be a strange one. */
+const lateMsMax = 60 * minuteMs
+
+/** One shard of a segment that is at the asking provider. */
+interface Part {
+  segment: StoredSegment
+  index: number
+}
+
+interface Open {
+  to: string
+  until: number
+}
+
+const lost = new Set(['unknown', 'missing', 'wrong', 'withdrawn'])
+
+export class HandOver {
+  readonly #components: HandOverComponents
+  readonly #answering = new Set<string>()
+  readonly #turns = new Semaphore(answersAtOnce, answersWaiting)
+  /** By `segment index`; oldest first. So that nothing is sent twice that was asked for twice. */
+  readonly #open = new Map<string, Open>()
+
+  constructor(components: HandOverComponents) {
+    this.#components = components
+  }
+
+  /**
+   * @param from the provider that asks, as the connection proves
+   * @throws HoldfastError `OVERLOADED`
+   */
+  async answer(from: string, request: HandOverRequest, signal?: AbortSignal): Promise<HandOverAnswer> {
+    if (this.#answering.has(from)) throw new HoldfastError('OVERLOADED', 'one request at a time')
+    this.#answering.add(from)
+    try {
+      return await this.#turns.run(
+        async () =>
+          request.op === 'where' ? await this.#where(from, request, signal) : await this.#done(from, request, signal),
+        signal
+      )
+    } finally {
+      this.#answering.delete(from)
+    }
+  }
+
+  async #where(from: string, request: WhereRequest, signal?: AbortSignal): Promise<HandOverAnswer> {
+    const { index } = this.#components
+    const cids = distinct(request.cids)
+    const parts = await this.#partsOf(from, cids)
+    const needless = cids.filter((cid) => !parts.has(cid.toString()))
+    const released = await this.#release(from, needless, signal)
+    const claimed = await this.#claim(from, [...parts.values()].flat())
+    const chooser = new Chooser(this.#components, { from, avoid: request.avoid, refusers: await this.#refusers(cids) })
+    const answers = new Map<string, HandOverPlace>()
+    const used = new Set<number>()
+    for (const cid of cids) {
+      const key = cid.toString()
+      const free = (parts.get(key) ?? []).filter(({ segment }) => claimed.has(segment.id))
+      if (released.has(key)) answers.set(key, { release: true })
+      else if (free.length === 0) answers.set(key, { keep: true, why: 'busy', retryAfterMs: busyMs })
+      else answers.set(key, await this.#placeFor(from, cid, free, chooser, used))
+    }
+    await index.unclaimSegments(
+      [...claimed].filter((id) => !used.has(id)),
+      claimantOf(from)
+    )
+    return { v: 1, places: request.cids.map((cid) => answers.get(cid.toString())!) }
+  }
+
+  /** Where one block goes. Of several segments that have it the first decides; those it does not suit ask again. */
+  async #placeFor(
+    from: string,
+    cid: CID,
+    parts: readonly Part[],
+    chooser: Chooser,
+    used: Set<number>
+  ): Promise<HandOverPlace> {
+    const { peers, signer, clock, index } = this.#components
+    const first = parts[0]!
+    const before = this.#openFor(first)
+    const held = this.#heldBeside(first)
+    const again = before !== undefined && chooser.suits(before.to, first, held)
+    const to = again ? before.to : chooser.choose(first, held)
+    const target = to === undefined ? undefined : peers.target(to)
+    if (to === undefined || target === undefined) return { keep: true, why: 'nobody', retryAfterMs: nobodyMs }
+    if (before !== undefined && !again) await index.queueReleases([{ provider: before.to, cid }]) // it may have it
+    const notAfter = clock.now() + ticketLifeMs
+    const suited = parts.filter((part) => part === first || chooser.suits(to, part, this.#heldBeside(part)))
+    for (const part of suited) {
+      this.#remember(part, { to, until: notAfter })
+      used.add(part.segment.id)
+    }
+    const ticket: Ticket = {
+      ...{ v: 1, owner: signer.peerId, from, to, cid },
+      ...{ termMs: limits.provisionalLeaseMs, notAfter }
+    }
+    return { to: boundedRef(target), ticket: await signTicket(ticket, signer), again }
+  }
+
+  async #done(from: string, { placed }: DoneRequest, signal?: AbortSignal): Promise<HandOverAnswer> {
+    const byHolder = new Map<string, PlacedBlock[]>()
+    for (const one of placed) {
+      if (await this.#isOurs(from, one)) byHolder.set(one.to, [...(byHolder.get(one.to) ?? []), one])
+    }
+    const accepted = new Set<string>()
+    await forEachLimit([...byHolder], holdersAtOnce, async ([to, blocks]) => {
+      const cids = distinct(blocks.map(({ cid }) => cid))
+      for (const key of await this.#accept(from, to, cids, signal)) accepted.add(`${key} ${to}`)
+    })
+    if (accepted.size > 0) this.#components.onReleases?.()
+    return { v: 1, accepted: placed.map(({ cid, to }) => accepted.has(`${cid} ${to}`)) }
+  }
+
+  /** Whether we chose that place: the ticket is ours, and for this. */
+  async #isOurs(from: string, { cid, to, ticket: bytes }: PlacedBlock): Promise<boolean> {
+    const { signer, verifySignature, clock, log } = this.#components
+    try {
+      const ticket = await readTicket(bytes, verifySignature)
+      const isThis = ticket.from === from && ticket.to === to && ticket.cid.equals(cid)
+      return isThis && ticket.owner === signer.peerId && ticket.notAfter + lateMsMax >= clock.now()
+    } catch (error) {
+      log.info('a hand-over without a ticket of ours', { from, to, cid, error: messageOf(error) })
+      return false
+    }
+  }
+
+  /** Makes `to` the holder of those of the blocks that it proves to have; returns their CIDs. */
+  async #accept(from: string, to: string, cids: readonly CID[], signal?: AbortSignal): Promise<Set<string>> {
+    const { guard, index, clock, log } = this.#components
+    // From here to the commit nothing that `to` has is released: a release that waits may be of this very block.
+    const holds = await Promise.all(cids.map((cid) => guard.hold(to, cid)))
+    const parts = await this.#partsOf(from, cids)
+    const claimed = await this.#claim(from, [...parts.values()].flat())
+    try {
+      const accepted = new Set<string>()
+      const wanted: CID[] = []
+      const suited = await this.#suited(from, to, cids, parts, claimed)
+      for (const cid of cids) {
+        const key = cid.toString()
+        const isBusy = parts.get(key)?.every(({ segment }) => !claimed.has(segment.id)) ?? false
+        if (suited.has(key)) wanted.push(cid)
+        if (!parts.has(key)) accepted.add(key) // said before, and the answer was lost; or nobody needs it any more
+        // Whatever does not go there is released there, unless something else needs it.
+        if (!suited.has(key) && !isBusy) await index.queueReleases([{ provider: to, cid }])
+      }
+      const proven = await this.#verify(to, wanted, suited, signal)
+      const at = clock.now()
+      const moves = wanted
+        .filter((cid) => proven.has(cid.toString()))
+        .flatMap((cid) => suited.get(cid.toString())!.map((part) => ({ cid, part })))
+      await index.placeShards(
+        moves.map(({ cid, part }) => ({
+          ...{ segmentId: part.segment.id, index: part.index, cid },
+          ...{ provider: to, leaseUntil: at + limits.committedLeaseMs, at }
+        }))
+      )
+      this.#forget(moves.map(({ part }) => part))
+      for (const { cid } of moves) accepted.add(cid.toString())
+      if (moves.length > 0) log.info('shards were handed over', { from, to, shards: moves.length })
+      return accepted
+    } finally {
+      for (const letGo of holds) letGo()
+      await index.unclaimSegments([...claimed], claimantOf(from))
+    }
+  }
+
+  /** The shards of these blocks that may go to `to`, by CID; each segment as it is now. */
+  async #suited(
+    from: string,
+    to: string,
+    cids: readonly CID[],
+    parts: ReadonlyMap<string, Part[]>,
+    claimed: ReadonlySet<number>
+  ): Promise<Map<string, Part[]>> {
+    const chooser = new Chooser(this.#components, { from, avoid: [], refusers: await this.#refusers(cids) })
+    const found = new Map<string, Part[]>()
+    // Several blocks of one segment: what goes before in this very request counts.
+    const taken = new Set<number>()
+    for (const cid of cids) {
+      const suited = (parts.get(cid.toString()) ?? []).filter(
+        (part) =>
+          claimed.has(part.segment.id) && !taken.has(part.segment.id) && chooser.suits(to, part, this.#heldBeside(part))
+      )
+      for (const { segment } of suited) taken.add(segment.id)
+      if (suited.length > 0) found.set(cid.toString(), suited)
+    }
+    return found
+  }
+
+  /** Which of the blocks `to` keeps under our lease, and proves to have. */
+  async #verify(
+    to: string,
+    cids: readonly CID[],
+    suited: ReadonlyMap<string, Part[]>,
+    signal?: AbortSignal
+  ): Promise<Set<string>> {
+    const { client, peers, clock, log } = this.#components
+    const target = peers.target(to)
+    if (target === undefined || cids.length === 0) return new Set()
+    try {
+      return await withDeadline(clock, verifyMsMax, signal, async (inner) => {
+        const terms = { termMs: limits.committedLeaseMs }
+        const states = await client.renewLeases(target, cids, terms, inner)
+        const kept = cids.filter((_, at) => states[at] === 'held')
+        const proven = [
+          ...(await this.#proved(target, kept.filter(isProvable), suited, inner)),
+          ...(await this.#read(
+            target,
+            kept.filter((cid) => !isProvable(cid)),
+            inner
+          ))
+        ]
+        const found = new Set(proven.map(String))
+        peers.report(to, found.size < kept.length ? 'missing' : 'ok')
+        if (found.size < cids.length) {
+          log.warn('what was said to be handed over was not proved', { to, blocks: cids.length, proved: found.size })
+        }
+        // The next time another place is chosen.
+        for (const cid of cids) if (!found.has(cid.toString())) this.#forget(suited.get(cid.toString())!)
+        return found
+      })
+    } catch (error) {
+      signal?.throwIfAborted()
+      peers.report(to, peerOutcomeOf(error))
+      log.info('a hand-over could not be verified', { to, error: messageOf(error) })
+      return new Set()
+    }
+  }
+
+  async #proved(
+    target: ProviderRef,
+    cids: readonly CID[],
+    suited: ReadonlyMap<string, Part[]>,
+    signal: AbortSignal
+  ): Promise<CID[]> {
+    if (cids.length === 0) return []
+    const { signer, secretKey, clock } = this.#components
+    const draw = this.#components.drawSeed ?? drawSeed
+    // An epoch of a millisecond: the seed is as new as the question, so nobody has kept just the right chunk.
+    const issuedAt = clock.now()
+    const subject = { epoch: issuedAt, epochMs: 1, auditor: signer.peerId, provider: target.peerId }
+    const { proof, seed } = draw(secretKey, subject)
+    const { outcomes } = await putChallenges(
+      this.#components,
+      target,
+      {
+        issuedAt,
+        ...{ epoch: subject.epoch, epochMs: subject.epochMs, sampling: 0, vrfProof: proof, repeats: null },
+        challenges: cids.map((cid) =>
+          challengeOf(seed, { cid, bytes: blockBytesOf(suited.get(cid.toString())![0]!) }, 'asked')
+        ),
+        deadlineMs: verifyMsMax
+      },
+      signal
+    )
+    return cids.filter((_, at) => outcomes[at] === 'ok')
+  }
+
+  /** Nodes have no proofs; they are small. */
+  async #read(target: ProviderRef, cids: readonly CID[], signal: AbortSignal): Promise<CID[]> {
+    const found: CID[] = []
+    for (const cid of cids) {
+      try {
+        if (matchesCid(cid, await this.#components.client.getShard(target, cid, signal))) found.push(cid)
+      } catch (error) {
+        signal.throwIfAborted()
+        this.#components.log.info('a node was not read', { to: target.peerId, cid, error: messageOf(error) })
+      }
+    }
+    return found
+  }
+
+  /** Ends the leases on what nothing needs; returns the CIDs. Nothing is kept of it, so strangers fill no table. */
+  async #release(from: string, cids: readonly CID[], signal?: AbortSignal): Promise<Set<string>> {
+    const { guard, client, peers, clock, log } = this.#components
+    const target = peers.target(from)
+    const claim = guard.claim(from, cids)
+    try {
+      // Looked up again: a write of it may have been committed just before the claim.
+      const needed = await this.#partsOf(from, claim.cids)
+      const needless = claim.cids.filter((cid) => !needed.has(cid.toString()))
+      if (target === undefined || needless.length === 0) return new Set()
+      await withDeadline(clock, verifyMsMax, signal, (inner) => client.releaseLeases(target, needless, inner))
+      await this.#components.index.released(from, needless)
+      return new Set(needless.map(String))
+    } catch (error) {
+      signal?.throwIfAborted()
+      log.info('leases were not released', { provider: from, error: messageOf(error) })
+      return new Set()
+    } finally {
+      claim.done()
+    }
+  }
+
+  /** What the index says that `from` has of these blocks, lost or not: by CID, absent where it has no part. */
+  async #partsOf(from: string, cids: readonly CID[]): Promise<Map<string, Part[]>> {
+    const parts = new Map<string, Part[]>()
+    for (const cid of cids) {
+      const segments = await this.#components.index.listSegmentsWith(from, [cid], segmentsPerBlock, { evenLost: true })
+      const found = segments.flatMap((segment) =>
+        segment.shards.flatMap((shard, index): Part[] =>
+          shard.provider === from && shard.cid.equals(cid) ? [{ segment, index }] : []
+        )
+      )
+      if (found.length > 0) parts.set(cid.toString(), found)
+    }
+    return parts
+  }
+
+  async #claim(from: string, parts: readonly Part[]): Promise<Set<number>> {
+    const { index, clock, isSettling } = this.#components
+    const ids = new Set(parts.filter(({ segment }) => !isSettling(segment)).map(({ segment }) => segment.id))
+    if (ids.size === 0) return new Set()
+    const now = clock.now()
+    const claim = { claimant: claimantOf(from), until: now + claimMs, now }
+    return new Set(await index.claimSegments([...ids], claim))
+  }
+
+  async #refusers(cids: readonly CID[]): Promise<Set<string>> {
+    const refusals = await this.#components.index.listRefusals(cids)
+    return new Set(refusals.map(({ provider, cid }) => `${cid} ${provider}`))
+  }
+
+  /** Who has, or is being brought, other shards of the segment. */
+  #heldBeside({ segment, index }: Part): string[] {
+    const held = new Set<string>()
+    for (const [at, { provider, state }] of segment.shards.entries()) {
+      if (at === index) continue
+      if (provider !== undefined && !lost.has(state)) held.add(provider)
+      const open = this.#openFor({ segment, index: at })
+      if (open !== undefined) held.add(open.to)
+    }
+    return [...held]
+  }
+
+  #openFor(part: Part): Open | undefined {
+    const open = this.#open.get(nameOf(part))
+    return open !== undefined && open.until >= this.#components.clock.now() ? open : undefined
+  }
+
+  #forget(parts: readonly Part[]): void {
+    for (const part of parts) this.#open.delete(nameOf(part))
+  }
+
+  #remember(part: Part, open: Open): void {
+    const name = nameOf(part)
+    this.#open.delete(name)
+    this.#open.set(name, open)
+    if (this.#open.size <= openMax) return
+    const [oldest] = this.#open.keys()
+    this.#open.delete(oldest!)
+  }
+}
+
+interface ChooserInit {
+  from: string
+  avoid: readonly string[]
+  /** `cid provider`. */
+  refusers: ReadonlySet<string>
+}
+
+/** Chooses for one batch: what it has given away already counts against whoever it was given to. */
+class Chooser {
+  readonly #components: Pick<HandOverComponents, 'peers' | 'random'>
+  readonly #init: ChooserInit
+  readonly #given = new Map<string, { shards: number; bytes: number }>()
+  #candidates: Candidate[] | undefined
+
+  constructor(components: Pick<HandOverComponents, 'peers' | 'random'>, init: ChooserInit) {
+    this.#components = components
+    this.#init = init
+  }
+
+  /** Whether the shard may be there, with the segment's others where they are. */
+  suits(to: string, { segment, index }: Part, held: readonly string[]): boolean {
+    const { peers } = this.#components
+    if (this.#isExcluded(to, segment.shards[index]!.cid) || held.includes(to)) return false
+    const shared = (domain: string): number => held.filter((other) => peers.domainsOf(other).includes(domain)).length
+    return peers.state(to) === 'online' && peers.domainsOf(to).every((d) => shared(d) < domainShardsMax(segment))
+  }
+
+  choose(part: Part, held: readonly string[]): string | undefined {
+    const { peers, random } = this.#components
+    this.#candidates ??= peers.candidates()
+    const { segment, index } = part
+    const { cid } = segment.shards[index]!
+    const shardBytes = blockBytesOf(part)
+    const candidates = this.#candidates
+      .filter(({ peerId }) => !this.#isExcluded(peerId, cid))
+      .map((candidate) => this.#lessGiven(candidate))
+    const { assigned } = place(
+      {
+        ...{ code: segment, shardBytes: Math.max(1, shardBytes), wanted: [index] },
+        held: held.map((peerId) => ({ peerId, domains: peers.domainsOf(peerId) }))
+      },
+      candidates,
+      random
+    )
+    const to = assigned.get(index)?.peerId
+    if (to === undefined) return undefined
+    const given = this.#given.get(to) ?? { shards: 0, bytes: 0 }
+    this.#given.set(to, { shards: given.shards + 1, bytes: given.bytes + shardBytes })
+    return to
+  }
+
+  /** A batch comes at once: it is spread, and nobody is promised more than there is room for. */
+  #lessGiven(candidate: Candidate): Candidate {
+    const given = this.#given.get(candidate.peerId)
+    if (given === undefined) return candidate
+    return {
+      ...candidate,
+      freeBytes: candidate.freeBytes - given.bytes,
+      score: candidate.score / (1 + given.shards)
+    }
+  }
+
+  #isExcluded(peerId: string, cid: CID): boolean {
+    const { from, avoid, refusers } = this.#init
+    return peerId === from || avoid.includes(peerId) || refusers.has(`${cid} ${peerId}`)
+  }
+}
+
+const claimantOf = (from: string): string => `hand-over:${from}`
+const nameOf = ({ segment, index }: Part): string => `${segment.id} ${index}`
+const distinct = (cids: readonly CID[]): CID[] => [...new Map(cids.map((cid) => [cid.toString(), cid])).values()]
+
+const blockBytesOf = ({ segment, index }: Part): number => storedShardBytes(segment.length, segment, index)
+
+/** What a message has room for. */
+function boundedRef({ peerId, dataUrls, addresses }: ProviderRef): ProviderRef & {
+  dataUrls: string[]
+  addresses: string[]
+} {
+  return { peerId, dataUrls: dataUrls.slice(0, 8), addresses: addresses.slice(0, 16) }
+}

@@ -1,0 +1,194 @@
+/** A provider that leaves, against gateways and providers in memory. */
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterEach, describe, expect, test } from 'vitest'
+import { HoldfastError } from '../../src/base/errors.ts'
+import { silentLog } from '../../src/base/log.ts'
+import { systemRandom } from '../../src/base/system.ts'
+import { Drain } from '../../src/provider/drain.ts'
+import { copiesAt, has, segmentAt, startWorld, type World, type WorldProvider } from '../support/hand-over-world.ts'
+
+const cleanUps: Array<() => Promise<unknown>> = []
+afterEach(async () => {
+  for (const cleanUp of cleanUps.splice(0).reverse()) await cleanUp()
+})
+
+const started = async (providers: number, gateways = 1) => {
+  const world = await startWorld(providers, gateways)
+  cleanUps.push(async () => {
+    for (const { index } of world.gateways) await index.close()
+  })
+  return { world, gateway: world.gateways[0]!, providers: world.providers, leaver: world.providers[0]! }
+}
+
+const directory = async (): Promise<string> => {
+  const path = await mkdtemp(join(tmpdir(), 'holdfast-drain-'))
+  cleanUps.push(() => rm(path, { recursive: true, force: true }))
+  return path
+}
+
+/** Its process, which the test gives its turns. */
+const drainOf = async ({ clock }: World, leaver: WorldProvider, dataDir: string): Promise<Drain> => {
+  const components = { clock, random: systemRandom, log: silentLog }
+  return await Drain.open({ storage: leaver.storage, ...components }, { dataDir })
+}
+
+/** Turns of the provider, and what the gateways do meanwhile, until `isEnough`. */
+const turns = async (world: World, drain: Drain, isEnough: () => Promise<boolean>): Promise<void> => {
+  const { signal } = new AbortController()
+  for (let turn = 0; !(await isEnough()); turn++) {
+    if (turn === 30) throw new Error(`it does not get there: ${JSON.stringify(await drain.state())}`)
+    const nextAt = await drain.turn(world.providers[0]!.handOver, signal)
+    await Promise.all(world.gateways.filter(({ isAlive }) => isAlive).map((gateway) => gateway.release()))
+    world.advance(Math.ceil(Math.max(0, nextAt - world.clock.now())))
+  }
+}
+const isDone = (drain: Drain) => async (): Promise<boolean> => (await drain.state()).state === 'done'
+
+/** Blocks that the others were sent, and which of them more than once. */
+const sent = ({ providers }: World): { count: number; twice: string[] } => {
+  const all = providers.flatMap(({ received }) => received.map(String))
+  return { count: all.length, twice: all.filter((cid, at) => all.indexOf(cid) !== at) }
+}
+
+describe('a provider that drains', () => {
+  test('hands everything over, each block once, and has nothing left', async () => {
+    const { world, gateway, providers, leaver } = await started(8)
+    const segments = Array.from({ length: 40 }, (_, i) =>
+      segmentAt([leaver, ...providers.slice(1 + (i % 4), 4 + (i % 4))])
+    )
+    const node = copiesAt(providers.slice(0, 3))
+    await gateway.store(segments, [node])
+    const drain = await drainOf(world, leaver, await directory())
+    await drain.begin()
+    expect(await leaver.storage.offer()).toMatchObject({ draining: true, accepting: false })
+    await turns(world, drain, isDone(drain))
+    expect(await leaver.storage.stats()).toMatchObject({ leases: 0, blocks: 0, usedBytes: 0 })
+    expect(sent(world)).toEqual({ count: 41, twice: [] })
+    expect(await drain.state()).toMatchObject({ moved: 41, movedBytes: 40 * 3000 + 200, sentBytes: 40 * 3000 + 200 })
+    for (const { shards, id } of await gateway.index.listSegments({ afterId: 0, limit: 100 })) {
+      expect(new Set(shards.map(({ provider }) => provider)).size, `segment ${id}`).toBe(shards.length)
+      for (const { cid, provider } of shards) {
+        expect(provider).not.toBe(leaver.peerId)
+        expect(await has(providers.find(({ peerId }) => peerId === provider)!, cid)).toBe(true)
+      }
+    }
+  })
+
+  test('a shard that two gateways lease is handed over to the place that each chooses', async () => {
+    const { world, providers, leaver } = await started(8, 2)
+    const segment = segmentAt(providers.slice(0, 4))
+    for (const gateway of world.gateways) await gateway.store([segment])
+    const drain = await drainOf(world, leaver, await directory())
+    await drain.begin()
+    await turns(world, drain, isDone(drain))
+    for (const { index, peerId } of world.gateways) {
+      const [stored] = await index.listSegments({ afterId: 0, limit: 1 })
+      const holder = providers.find((one) => one.peerId === stored!.shards[0]!.provider)!
+      expect(holder).not.toBe(leaver)
+      expect(await holder.storage.isLeasedBy(peerId, segment.shards[0]!.cid)).toBe(true)
+    }
+  })
+
+  test('killed in the middle it goes on where it was, and sends nothing twice', async () => {
+    const { world, gateway, providers, leaver } = await started(6)
+    await gateway.store(Array.from({ length: 40 }, () => segmentAt(providers.slice(0, 4))))
+    const dataDir = await directory()
+    const first = await drainOf(world, leaver, dataDir)
+    await first.begin()
+    // It dies when the first of what it has sent would be told: nobody hears of those.
+    const { onAsk } = world
+    let asked = 0
+    const dying = new AbortController()
+    world.onAsk = (from, to) => {
+      if (to === gateway.peerId && from === leaver.peerId && ++asked > 1) {
+        dying.abort(new Error('killed'))
+        throw new HoldfastError('OFFLINE', 'killed')
+      }
+    }
+    await expect(first.turn(leaver.handOver, dying.signal)).rejects.toThrow('killed')
+    const before = sent(world).count
+    expect(before).toBeGreaterThan(0)
+    world.onAsk = onAsk
+    leaver.storage.setDraining(false) // a new process
+    const second = await drainOf(world, leaver, dataDir)
+    expect([second.isDraining, leaver.storage.draining]).toEqual([true, true])
+    await turns(world, second, isDone(second))
+    expect(sent(world)).toEqual({ count: 40, twice: [] })
+  })
+
+  test('a provider that does not take a block is left out, and the block goes elsewhere', async () => {
+    const { world, gateway, providers, leaver } = await started(6)
+    const segments = Array.from({ length: 12 }, () => segmentAt(providers.slice(0, 4)))
+    await gateway.store(segments)
+    const full = providers[4]!
+    Object.defineProperty(full.storage, 'put', {
+      value: async () => {
+        throw new HoldfastError('NO_SPACE', 'full')
+      }
+    })
+    const drain = await drainOf(world, leaver, await directory())
+    await drain.begin()
+    await turns(world, drain, isDone(drain))
+    const stored = await gateway.index.listSegments({ afterId: 0, limit: 100 })
+    expect(new Set(stored.map(({ shards }) => shards[0]!.provider))).toEqual(new Set([providers[5]!.peerId]))
+  })
+
+  test('says whom it waits for, holds up nobody else for it, and goes on when they are there', async () => {
+    const { world, providers, leaver } = await started(6, 2)
+    const [here, away] = world.gateways as [World['gateways'][0], World['gateways'][0]]
+    await here.store([segmentAt(providers.slice(0, 4))])
+    await away.store([segmentAt(providers.slice(0, 4))])
+    away.isAlive = false
+    const drain = await drainOf(world, leaver, await directory())
+    await drain.begin()
+    await turns(world, drain, async () => (await drain.state()).leases === 1)
+    const { state, waiting } = await drain.state()
+    expect(state).toBe('draining')
+    expect(waiting).toMatchObject([{ owner: away.peerId, why: expect.stringContaining('no connection') }])
+    away.isAlive = true
+    await turns(world, drain, isDone(drain))
+    expect((await drain.state()).waiting).toEqual([])
+  })
+
+  test('with nobody to take it, it keeps what it has, and says so', async () => {
+    const { world, gateway, providers, leaver } = await started(4)
+    const segment = segmentAt(providers)
+    await gateway.store([segment])
+    const drain = await drainOf(world, leaver, await directory())
+    await drain.begin()
+    await drain.turn(leaver.handOver, new AbortController().signal)
+    expect((await drain.state()).waiting).toMatchObject([{ why: expect.stringContaining('no other provider') }])
+    expect(await has(leaver, segment.shards[0]!.cid)).toBe(true)
+    expect(sent(world).count).toBe(0)
+  })
+
+  test('a block that has rotted is not sent, and confessed', async () => {
+    const { world, gateway, providers, leaver } = await started(6)
+    const segment = segmentAt(providers.slice(0, 4))
+    await gateway.store([segment])
+    const { cid } = segment.shards[0]!
+    await leaver.shards.put(cid, new Uint8Array(3000))
+    const lease = { cid, bytes: 3000 }
+    const result = await leaver.handOver.batch(gateway.peerId, [lease], 'drain')
+    expect(result).toMatchObject({ moved: 0, sentBytes: 0, why: expect.stringContaining('damaged') })
+    expect(sent(world).count).toBe(0)
+    expect(leaver.confessed.map(String)).toEqual([cid.toString()])
+  })
+
+  test('stays after all when it is told so: it takes new blocks, and forgets that it drained', async () => {
+    const { world, leaver } = await started(1)
+    const dataDir = await directory()
+    const drain = await drainOf(world, leaver, dataDir)
+    await drain.begin()
+    drain.start(leaver.handOver)
+    await drain.cancel()
+    expect([await drain.state(), leaver.storage.accepting]).toMatchObject([{ state: 'off' }, true])
+    expect((await drainOf(world, leaver, dataDir)).isDraining).toBe(false)
+    await drain.begin()
+    await drain.stop()
+    await writeFile(join(dataDir, 'draining.json'), '{ "cut off')
+    expect((await drainOf(world, leaver, dataDir)).isDraining).toBe(true)
+  })
+})
