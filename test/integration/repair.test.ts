@@ -48,13 +48,19 @@ async function startScene(objects: SceneInit['objects']): Promise<{ scene: Scene
   }
 }
 
+/** What 4+4 makes of 4 MiB at most; a block may have to be sent again where somebody did not answer in time. */
+const shardBytesMax = MiB
+
 function expectTraffic(round: Round, how: 'rebuilt' | 'moved'): void {
   const { shards, rebuiltBytes, movedBytes } = round.cost
   expect(shards, 'shards are elsewhere now').toBeGreaterThan(0)
-  const excess = excessOf(round, how)
-  const said = `${JSON.stringify(round)}: ${excess.toFixed(3)} times ${how === 'rebuilt' ? rebuiltBytes : movedBytes}`
-  expect(excess, said).toBeLessThan(how === 'rebuilt' ? 1.15 : 1.05)
-  expect(excess, said).toBeGreaterThan(how === 'rebuilt' ? 0.85 : 0.95)
+  const least = how === 'rebuilt' ? rebuiltBytes : movedBytes
+  const share = how === 'rebuilt' ? 0.15 : 0.05
+  const moved = excessOf(round, how) * least
+  const said = `of ${least} bytes in ${JSON.stringify(round)}`
+  // Of a few megabytes a single shard is more than the share of them.
+  expect(moved, said).toBeLessThan(least + Math.max(share * least, shardBytesMax))
+  expect(moved, said).toBeGreaterThan((1 - share) * least)
 }
 
 async function expectEnd(scene: Scene, mayLeave = false): Promise<void> {
