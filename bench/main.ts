@@ -10,6 +10,7 @@ import { custody } from './custody/custody.ts'
 import type { Benchmark, Scale } from './harness.ts'
 import { kernel } from './kernel/kernel.ts'
 import { limits } from './limits.ts'
+import { repair } from './repair/repair.ts'
 import { renderResult, writeReport } from './report.ts'
 import { writeResult } from './result.ts'
 import { runBenchmark } from './run.ts'
@@ -17,7 +18,7 @@ import { memory } from './throughput/memory.ts'
 import { runtimes } from './throughput/runtimes.ts'
 import { throughput } from './throughput/throughput.ts'
 
-const benchmarks: readonly Benchmark[] = [limits, kernel, throughput, memory, custody, runtimes]
+const benchmarks: readonly Benchmark[] = [limits, kernel, throughput, memory, custody, repair, runtimes]
 /** Compares what has to be named, so it runs only when asked for. */
 const onRequest: ReadonlySet<Benchmark> = new Set([runtimes])
 

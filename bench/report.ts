@@ -98,7 +98,7 @@ function floorParts({ parameters, rows }: Result, limits: readonly Row[]): strin
   ]
 }
 
-const order = ['throughput', 'memory', 'custody', 'limits', 'kernel', 'runtimes']
+const order = ['throughput', 'memory', 'repair', 'custody', 'limits', 'kernel', 'runtimes']
 
 export function renderReport(results: readonly Result[]): string {
   const sorted = results.toSorted((a, b) => order.indexOf(a.name) - order.indexOf(b.name))
@@ -122,6 +122,7 @@ export function renderSummary(results: readonly Result[]): string {
   const find = (name: string): Result | undefined => results.find((result) => result.name === name)
   const throughput = find('throughput')
   const memory = find('memory')
+  const repair = find('repair')
   const parts: string[] = []
   if (throughput !== undefined) {
     const { rows, limits = [], parameters } = throughput
@@ -151,11 +152,34 @@ export function renderSummary(results: readonly Result[]): string {
       )
     )
   }
+  if (repair !== undefined) parts.push(...repairParts(repair))
   if (parts.length === 0) return 'No full run is recorded yet.'
   parts.push(
     'Median (least to most of the samples). All figures, with how they were taken: [bench/results](bench/results/README.md).'
   )
   return parts.join('\n\n')
+}
+
+/** How each way to lose every provider, one after another, went. */
+function repairParts({ parameters, rows }: Result): string[] {
+  const { providers, objects, objectBytes, code, offlineGrace } = parameters
+  const cell = ({ figures }: Row, name: string): string => formatFigure(figures[name]!)
+  return [
+    `Every one of ${providers} providers replaced, one after another (or a failure domain at a time), ${formatNumber(Number(objectBytes) / 1e9)} GB in ${objects} objects at ${code}, an absence of ${offlineGrace} forgiven; every object was identical afterwards, and no segment ever below k.`,
+    table(
+      [
+        'Providers are',
+        'time to full margin, s',
+        'bytes moved / least possible',
+        'least margin, shards',
+        'reads failed, %'
+      ],
+      rows.map((row) => [
+        row.label,
+        ...['toFull', 'overTheory', 'leastMargin', 'failedReads'].map((name) => cell(row, name))
+      ])
+    )
+  ]
 }
 
 /** @throws when the markers are not there, once each, in order */

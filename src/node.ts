@@ -287,6 +287,7 @@ async function start(
       memory: repairMemory,
       isSettling: (segment) => store.isSettling(segment),
       isShardContained: (provider, cid) => auditor.isContained(provider, cid),
+      draining: () => directory.list().flatMap(({ peerId, draining }) => (draining ? [peerId] : [])),
       verify: createVerifier({ ...signing, client, clock }),
       selfHost: selfHost?.forRepair(guard),
       isSelfHosting: selfHost !== undefined,

@@ -4,7 +4,8 @@ import { dayMs, secondMs } from '../base/limits.ts'
 import { optionParser } from './command.ts'
 import { parseDuration, parseSize } from './units.ts'
 
-const graceMsMin = secondMs
+/** Presence is looked at four times in a grace, and not oftener than so. */
+const graceMsMin = secondMs / 4
 const graceMsMax = 30 * dayMs
 
 export function addRepairOptions(command: Command): void {

@@ -53,6 +53,8 @@ export function formatDuration(ms: number): string {
 
 const unitMs: Record<string, number> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }
 
+const boundOf = (ms: number): string => (ms < 1000 ? `${ms}ms` : formatDuration(ms))
+
 /**
  * `500ms`, `2s`, `90m`, `1.5h`, `7d`, in milliseconds. A bare number is none: seconds to some, minutes to others.
  *
@@ -64,7 +66,7 @@ export function parseDuration(text: string, minMs: number, maxMs: number): numbe
   if (!(ms >= minMs && ms <= maxMs)) {
     throw new HoldfastError(
       'BAD_INPUT',
-      `"${text}" is not a duration from ${formatDuration(minMs)} to ${formatDuration(maxMs)}: write a number with ms, s, m, h or d, as in 2h`
+      `"${text}" is not a duration from ${boundOf(minMs)} to ${boundOf(maxMs)}: write a number with ms, s, m, h or d, as in 2h`
     )
   }
   return ms

@@ -114,6 +114,23 @@ describe('a report', () => {
     expect(text).toContain('| PUT 64 MiB, 1 at once | 50.0 (40.0 to 60.0) | 20.0 | 18.0 |')
     expect(text).toContain('| the blake3 | 4000 | 0.250 |')
   })
+
+  it('has what a network that healed took on the front page', () => {
+    const figures = {
+      toFull: figureOf('s', [10, 20, 30]),
+      moved: figureOf('MB', [100]),
+      overTheory: figureOf('x', [1.01]),
+      leastMargin: figureOf('shards', [3]),
+      failedReads: figureOf('%', [0]),
+      leftOver: figureOf('MB', [0])
+    }
+    const parameters = { providers: 12, objects: 500, objectBytes: 2e9, code: '4+4', offlineGrace: '2s' }
+    const text = renderSummary([
+      { ...result, name: 'repair', parameters, rows: [{ id: 'kills', label: 'killed for good', figures }] }
+    ])
+    expect(text).toContain('Every one of 12 providers replaced')
+    expect(text).toContain('| killed for good | 20.0 (10.0 to 30.0) | 1.01 | 3.00 | 0 |')
+  })
 })
 
 describe('the markers of the front page', () => {

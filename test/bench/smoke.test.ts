@@ -7,6 +7,7 @@ import { custody } from '../../bench/custody/custody.ts'
 import type { Benchmark } from '../../bench/harness.ts'
 import { kernel } from '../../bench/kernel/kernel.ts'
 import { limits } from '../../bench/limits.ts'
+import { repair } from '../../bench/repair/repair.ts'
 import { renderResult } from '../../bench/report.ts'
 import { parseResult, type Result, readResults, writeResult } from '../../bench/result.ts'
 import { runBenchmark } from '../../bench/run.ts'
@@ -71,6 +72,12 @@ describe('benchmarks at smoke size', { timeout: 120_000 }, () => {
       ...groups.flatMap((group) => [`${group}-1000`, `${group}-4000`]),
       ...costs.map((step) => `cost-${step}`)
     ])
+  })
+
+  it('measure a network that heals itself', async () => {
+    const { rows, parameters } = await smoke(repair)
+    expect(idsOf(rows)).toEqual(['kills', 'drains'])
+    expect(parameters).toMatchObject({ providers: 3, code: '1+2' })
   })
 
   it('measure a network beside the limits, and a smoke result is never read as a full one', async () => {
