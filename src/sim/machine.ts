@@ -291,7 +291,9 @@ export class SimulatedDisk {
       size: (cid) => process.wait(this.#blocks.size(cid)),
       delete: async (cid) => {
         await process.wait(this.#blocks.delete(cid))
-        if (this.#held.delete(cid.toString())) this.onDelete(cid)
+        const key = cid.toString()
+        const wasWhole = !this.#rotten.delete(key) // what is damaged counts for nothing already
+        if (this.#held.delete(key) && wasWhole) this.onDelete(cid)
       },
       list: () => this.#blocks.list()
     }
@@ -354,6 +356,12 @@ function slowLeases(store: MemoryLeaseStore, process: VirtualProcess, random: Se
     expire: (now, limit) => process.wait(store.expire(now, limit)),
     get: (owner, cid) => process.wait(store.get(owner, cid)),
     isLeased: (cid) => process.wait(store.isLeased(cid)),
+    lengthOf: (cid) => process.wait(store.lengthOf(cid)),
+    lose: (cids, kind) => process.wait(store.lose(cids, kind)),
+    find: (cid) => process.wait(store.find(cid)),
+    lossOf: (cid) => process.wait(store.lossOf(cid)),
+    blocks: (after, limit) => process.wait(store.blocks(after, limit)),
+    losses: (after, limit) => process.wait(store.losses(after, limit)),
     usedBytes: () => process.wait(store.usedBytes()),
     totals: () => process.wait(store.totals()),
     owners: (limit) => process.wait(store.owners(limit)),
