@@ -49,7 +49,11 @@ export interface LeaseStore {
   release: (owner: string, cids: readonly CID[]) => Promise<CID[]>
   /** Ends the leases that ran out before `now`, at most `limit`; returns the CIDs that nobody leases any more. */
   expire: (now: number, limit: number) => Promise<CID[]>
+  /** Ends all leases on these blocks, whoever's; returns those of them that somebody had leased. */
+  evict: (cids: readonly CID[]) => Promise<CID[]>
   get: (owner: string, cid: CID) => Promise<Lease | undefined>
+  /** Who leases the block, in the order of the peer ids. */
+  ownersOf: (cid: CID) => Promise<string[]>
   /** Whether anybody leases the block. */
   isLeased: (cid: CID) => Promise<boolean>
   /** Length of the block as it was leased; `undefined` where nobody leases it. */

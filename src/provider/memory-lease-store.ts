@@ -55,10 +55,25 @@ export class MemoryLeaseStore implements LeaseStore {
     return freed
   }
 
+  async evict(cids: readonly CID[]): Promise<CID[]> {
+    const freed: CID[] = []
+    for (const cid of cids) {
+      const block = this.#blocks.get(cid.toString())
+      if (block === undefined) continue
+      for (const owner of [...block.untilByOwner.keys()]) this.#end(block, owner)
+      freed.push(block.cid)
+    }
+    return freed
+  }
+
   async get(owner: string, cid: CID): Promise<Lease | undefined> {
     const block = this.#blocks.get(cid.toString())
     const until = block?.untilByOwner.get(owner)
     return block === undefined || until === undefined ? undefined : { cid: block.cid, owner, until, bytes: block.bytes }
+  }
+
+  async ownersOf(cid: CID): Promise<string[]> {
+    return [...(this.#blocks.get(cid.toString())?.untilByOwner.keys() ?? [])].sort()
   }
 
   async isLeased(cid: CID): Promise<boolean> {

@@ -19,6 +19,7 @@ import { ReadOnlyBlockstore } from './blockstore.ts'
 import { serveControlPlane } from './control-plane.ts'
 import { DataServer } from './data-server.ts'
 import { FsShardStore } from './fs-shard-store.ts'
+import { type LocalRoutes, serveLocally } from './local-server.ts'
 import { OwnScores } from './own-scores.ts'
 import { ProofService } from './proof-service.ts'
 import { RootList } from './root-list.ts'
@@ -162,6 +163,9 @@ async function start(
   started.push(collectPeriodically(storage, clock, random, log))
   openScores.start()
   started.push(await keepStatus(dataDir, () => statusOf(storage, proofs, ports.network, dataUrls), { clock, log }))
+  const routes: LocalRoutes = {}
+  const local = await serveLocally(dataDir, routes, { clock, random, log })
+  started.push(() => local.stop())
   log.info('the provider is up', { peerId: identity.peerId, dataUrls, addresses: network.addresses() })
   return {
     peerId: identity.peerId,

@@ -108,10 +108,27 @@ export class SqliteLeaseStore implements LeaseStore {
     )
   }
 
+  async evict(cids: readonly CID[]): Promise<CID[]> {
+    this.#commitWaiting()
+    return this.#transaction(() =>
+      cids.filter((cid) => {
+        const owners = this.#statements.ownersOf.all(cid.bytes) as Array<{ owner: number }>
+        for (const { owner } of owners) this.#end(cid.bytes, owner)
+        return owners.length > 0
+      })
+    )
+  }
+
   async get(owner: string, cid: CID): Promise<Lease | undefined> {
     this.#commitWaiting()
     const row = this.#statements.get.get(cid.bytes, owner) as { until: number; bytes: number } | undefined
     return row === undefined ? undefined : { cid, owner, until: row.until, bytes: row.bytes }
+  }
+
+  async ownersOf(cid: CID): Promise<string[]> {
+    this.#commitWaiting()
+    const owners = this.#statements.ownersOf.all(cid.bytes) as Array<{ owner: number }>
+    return owners.map(({ owner }) => this.#peerIdOf(owner)).sort()
   }
 
   async isLeased(cid: CID): Promise<boolean> {
@@ -345,6 +362,7 @@ function prepare(db: DatabaseSync) {
     get: statement(
       'SELECT until, bytes FROM leases JOIN owners ON owners.id = leases.owner WHERE cid = ? AND owners.peer_id = ?'
     ),
+    ownersOf: statement('SELECT owner FROM leases WHERE cid = ?'),
     isLeased: statement('SELECT bytes FROM leases WHERE cid = ? LIMIT 1'),
     lose: statement('INSERT INTO lost (cid, kind) VALUES (?, ?)'),
     find: statement('DELETE FROM lost WHERE cid = ?'),

@@ -353,8 +353,10 @@ function slowLeases(store: MemoryLeaseStore, process: VirtualProcess, random: Se
       await store.grant(leases)
     },
     release: (owner, cids) => process.wait(store.release(owner, cids)),
+    evict: (cids) => process.wait(store.evict(cids)),
     expire: (now, limit) => process.wait(store.expire(now, limit)),
     get: (owner, cid) => process.wait(store.get(owner, cid)),
+    ownersOf: (cid) => process.wait(store.ownersOf(cid)),
     isLeased: (cid) => process.wait(store.isLeased(cid)),
     lengthOf: (cid) => process.wait(store.lengthOf(cid)),
     lose: (cids, kind) => process.wait(store.lose(cids, kind)),

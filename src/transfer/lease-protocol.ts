@@ -13,6 +13,8 @@ export const controlProtocols = {
   offer: '/holdfast/offer/1',
   lease: '/holdfast/lease/1',
   status: '/holdfast/status/1',
+  /** Asked of providers, and told to gateways: `refusal-protocol.ts`. */
+  refusal: '/holdfast/refusal/1',
   /** Asked by a provider, about itself: `score-protocol.ts`. */
   score: '/holdfast/score/1'
 } as const

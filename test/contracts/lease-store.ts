@@ -89,6 +89,19 @@ export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreF
       expect(texts(await store.release('b', [cids[0]!]))).toEqual(texts([cids[0]!]))
     })
 
+    test('evicts blocks from under all who lease them, and knew who they were', async () => {
+      const { store, reopen } = await opened()
+      await store.grant([lease(0, 'b', 50), lease(0, 'a', 60), lease(1, 'a', 50, 7)])
+      expect(await store.ownersOf(cids[0]!)).toEqual(['a', 'b'])
+      expect(await store.ownersOf(cids[2]!)).toEqual([])
+      expect(texts(await store.evict([cids[0]!, cids[2]!]))).toEqual(texts([cids[0]!]))
+      expect(await store.ownersOf(cids[0]!)).toEqual([])
+      expect(await store.totals()).toEqual({ leases: 1, blocks: 1, bytes: 7 })
+      expect(await store.owners(10)).toEqual([{ owner: 'a', leases: 1, bytes: 7 }])
+      expect(await store.evict([cids[0]!])).toEqual([])
+      if (reopen !== undefined) expect(await (await reopen()).totals()).toEqual({ leases: 1, blocks: 1, bytes: 7 })
+    })
+
     test('expires what ran out before now, at most so many', async () => {
       const { store } = await opened()
       await store.grant([lease(0, 'a', 10), lease(1, 'a', 20), lease(2, 'a', 30), lease(2, 'b', 10)])
@@ -160,7 +173,7 @@ export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreF
 
     test('agrees with a plain model, whatever is done to it', async () => {
       const step = fc.record({
-        op: fc.constantFrom('grant', 'release', 'expire', 'lose', 'find'),
+        op: fc.constantFrom('grant', 'release', 'expire', 'evict', 'lose', 'find'),
         cid: fc.nat(cids.length - 1),
         owner: fc.constantFrom('a', 'b', 'c'),
         time: fc.nat(20)
@@ -188,6 +201,10 @@ export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreF
             } else if (op === 'find') {
               lost.delete(cid)
               await store.find(cids[cid]!)
+            } else if (op === 'evict') {
+              const wasLeased = isLeased(cid)
+              for (const [ended, it] of [...model]) if (it.cid === cid) model.delete(ended)
+              expect(texts(await store.evict([cids[cid]!]))).toEqual(texts(wasLeased ? [cids[cid]!] : []))
             } else {
               const due = [...model].filter(([, { until }]) => until < time)
               for (const [ended] of due) model.delete(ended)
