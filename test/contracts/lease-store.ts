@@ -96,10 +96,10 @@ export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreF
       expect(await store.ownersOf(cids[2]!)).toEqual([])
       expect(texts(await store.evict([cids[0]!, cids[2]!]))).toEqual(texts([cids[0]!]))
       expect(await store.ownersOf(cids[0]!)).toEqual([])
-      expect(await store.totals()).toEqual({ leases: 1, blocks: 1, bytes: 7 })
+      expect(await store.totals()).toEqual({ leases: 1, blocks: 1, bytes: 7, lost: 0 })
       expect(await store.owners(10)).toEqual([{ owner: 'a', leases: 1, bytes: 7 }])
       expect(await store.evict([cids[0]!])).toEqual([])
-      if (reopen !== undefined) expect(await (await reopen()).totals()).toEqual({ leases: 1, blocks: 1, bytes: 7 })
+      if (reopen !== undefined) expect(await (await reopen()).totals()).toEqual({ leases: 1, blocks: 1, bytes: 7, lost: 0 })
     })
 
     test('expires what ran out before now, at most so many', async () => {
