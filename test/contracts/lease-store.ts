@@ -99,7 +99,8 @@ export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreF
       expect(await store.totals()).toEqual({ leases: 1, blocks: 1, bytes: 7, lost: 0 })
       expect(await store.owners(10)).toEqual([{ owner: 'a', leases: 1, bytes: 7 }])
       expect(await store.evict([cids[0]!])).toEqual([])
-      if (reopen !== undefined) expect(await (await reopen()).totals()).toEqual({ leases: 1, blocks: 1, bytes: 7, lost: 0 })
+      if (reopen !== undefined)
+        expect(await (await reopen()).totals()).toEqual({ leases: 1, blocks: 1, bytes: 7, lost: 0 })
     })
 
     test('expires what ran out before now, at most so many', async () => {
