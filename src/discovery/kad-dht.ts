@@ -98,7 +98,15 @@ export class KadDiscovery implements Discovery {
     this.#announcingRoots ??= this.#untilStopped('announcing roots', (signal) => this.#rootLoop(signal))
   }
 
-  async *findProviders(signal?: AbortSignal): AsyncGenerator<PeerAddress> {
+  findProviders(signal?: AbortSignal): AsyncGenerator<PeerAddress> {
+    return this.#findHolders(this.#rendezvous, signal)
+  }
+
+  async *findRoot(cid: CID, signal?: AbortSignal): AsyncGenerator<PeerAddress> {
+    if (cid.multihash.code === hashes.sha256) yield* this.#findHolders(cid, signal)
+  }
+
+  async *#findHolders(cid: CID, signal?: AbortSignal): AsyncGenerator<PeerAddress> {
     const ended = AbortSignal.any([
       this.#stopping.signal,
       AbortSignal.timeout(lookupMsMax),
@@ -106,7 +114,7 @@ export class KadDiscovery implements Discovery {
     ])
     const seen = new Set<string>()
     try {
-      for await (const { id, multiaddrs } of this.#network.node.contentRouting.findProviders(this.#rendezvous, {
+      for await (const { id, multiaddrs } of this.#network.node.contentRouting.findProviders(cid, {
         signal: ended
       })) {
         const peerId = id.toString()
@@ -117,7 +125,7 @@ export class KadDiscovery implements Discovery {
       }
     } catch (error) {
       // A search that was cut short has found what it has found; that nobody is there yet is an answer too.
-      this.#log.debug('the search for providers ended early', { found: seen.size, error: messageOf(error) })
+      this.#log.debug('a search ended early', { found: seen.size, error: messageOf(error) })
     }
   }
 
