@@ -20,10 +20,12 @@ import { serveControlPlane } from './control-plane.ts'
 import { DataServer } from './data-server.ts'
 import { FsShardStore } from './fs-shard-store.ts'
 import { type LocalRoutes, serveLocally } from './local-server.ts'
+import { Notices } from './notices.ts'
 import { OwnScores } from './own-scores.ts'
 import { ProofService } from './proof-service.ts'
 import { RootList } from './root-list.ts'
 import { gatewaysMax } from './scores-file.ts'
+import { type ScrubProgress, Scrubber } from './scrubber.ts'
 import { SqliteLeaseStore } from './sqlite-lease-store.ts'
 import { type CurrentStatus, keepStatus } from './status-file.ts'
 import { StorageProvider } from './storage-provider.ts'
@@ -44,6 +46,10 @@ export interface ProviderInit {
   domain?: string
   /** Price of a GiB-month, in the market's smallest unit. */
   price: number
+  /** Bytes of blocks that are read in a second to find damage, at most; 0: none are. Default: 4 MiB. */
+  scrubBytesPerSecond?: number
+  /** In what time all blocks are to be looked at: 30 days. */
+  scrubTurnMs?: number
   /** How often gateways are asked for this provider's score: ten minutes. */
   scoresEveryMs?: number
 }
@@ -99,8 +105,21 @@ async function start(
   // The storage offers addresses that are known only once everything listens.
   let network: Libp2pNetwork | undefined
   let dataUrls: string[] = []
+  // What a start finds lost is to be told, too: kept from now on, and told once there is a network.
+  const notices = new Notices(
+    {
+      network: { request: (...args) => requireNetwork(network).request(...args) },
+      leases,
+      signedOf: async (cids) => cids.map(() => undefined),
+      clock,
+      random,
+      log
+    },
+    join(dataDir, 'notices.sqlite')
+  )
+  started.push(() => notices.stop())
   const storage = new StorageProvider(
-    { shards, leases, clock, log: log.child('storage'), signer: identity },
+    { shards, leases, clock, log: log.child('storage'), signer: identity, onLost: (cids) => notices.lost(cids) },
     {
       capacityBytes,
       domain: init.domain ?? identity.peerId,
@@ -161,8 +180,12 @@ async function start(
   for (const cid of roots.roots) if (await storage.has(cid)) discovery.announceRoot(cid)
   started.push(() => discovery.stop())
   started.push(collectPeriodically(storage, clock, random, log))
+  notices.start()
+  const scrubber = await openScrubber(init, storage, dataServer, clock, log)
+  scrubber?.start()
+  started.push(async () => scrubber?.stop())
   openScores.start()
-  started.push(await keepStatus(dataDir, () => statusOf(storage, proofs, ports.network, dataUrls), { clock, log }))
+  started.push(await keepStatus(dataDir, () => statusOf(storage, proofs, ports.network, dataUrls, scrubber?.progress), { clock, log }))
   const routes: LocalRoutes = {}
   const local = await serveLocally(dataDir, routes, { clock, random, log })
   started.push(() => local.stop())
@@ -184,19 +207,39 @@ async function statusOf(
   storage: StorageProvider,
   proofs: ProofService,
   network: Libp2pNetwork,
-  dataUrls: readonly string[]
+  dataUrls: readonly string[],
+  scrub: ScrubProgress | undefined
 ): Promise<CurrentStatus> {
   const [stats, gateways] = await Promise.all([storage.stats(), storage.owners(gatewaysMax)])
-  const { accepting, capacityBytes, usedBytes, leasedBytes, blocks, leases, rotten } = stats
+  const { accepting, capacityBytes, usedBytes, leasedBytes, blocks, leases, lost, rotten } = stats
   return {
     peerId: network.peerId,
     version,
     addresses: network.addresses(),
     dataUrls: [...dataUrls],
-    ...{ accepting, capacityBytes, usedBytes, leasedBytes, blocks, leases, rotten },
+    ...{ accepting, capacityBytes, usedBytes, leasedBytes, blocks, leases, lost, rotten },
+    scrub: scrub ?? null,
     answers: { ...proofs.given },
     gateways
   }
+}
+
+async function openScrubber(
+  { dataDir, scrubBytesPerSecond: bytesPerSecond, scrubTurnMs: turnMs }: ProviderInit,
+  storage: StorageProvider,
+  dataServer: DataServer,
+  clock: Clock,
+  log: Log
+): Promise<Scrubber | undefined> {
+  if (bytesPerSecond === 0) return undefined
+  const components = { storage, isBusy: () => dataServer.isBusy, clock, log }
+  return await Scrubber.open(components, { path: join(dataDir, 'scrub.json'), bytesPerSecond, turnMs })
+}
+
+/** @throws HoldfastError `OFFLINE` before there is one */
+function requireNetwork(network: Libp2pNetwork | undefined): Libp2pNetwork {
+  if (network === undefined) throw new HoldfastError('OFFLINE', 'the network is not up yet')
+  return network
 }
 
 interface Listening {

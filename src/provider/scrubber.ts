@@ -22,7 +22,7 @@ import { type CID, parseCid } from '../content/cid.ts'
 import { BufferPool } from './buffer-pool.ts'
 import type { StorageProvider } from './storage-provider.ts'
 
-export const scrubRateDefault = 4 * MiB
+const rateDefault = 4 * MiB
 const turnMsDefault = 30 * dayMs
 /** A turn over nothing is no work, and takes its time all the same. */
 const turnMsMin = secondMs
@@ -42,10 +42,8 @@ const suspectPauseMs = hourMs
 const retryMs = minuteMs
 
 const count = z.number().int().nonnegative()
-const stateSchema = z.strictObject({
-  v: z.literal(1),
-  /** The last block looked at in this turn, as text; null: none yet. */
-  after: z.string().max(128).nullable(),
+/** How far it has come, for people. Times are milliseconds since the Unix epoch. */
+export const scrubProgressSchema = z.strictObject({
   turnStartedAt: count,
   /** Looked at in this turn. */
   blocks: count,
@@ -57,7 +55,13 @@ const stateSchema = z.strictObject({
   rotten: count,
   missing: count
 })
+const stateSchema = scrubProgressSchema.extend({
+  v: z.literal(1),
+  /** The last block looked at in this turn, as text; null: none yet. */
+  after: z.string().max(128).nullable()
+})
 export type ScrubState = z.infer<typeof stateSchema>
+export type ScrubProgress = z.infer<typeof scrubProgressSchema>
 
 export interface ScrubberComponents {
   storage: Pick<StorageProvider, 'scrub' | 'leasedBlocks' | 'stats'>
@@ -93,7 +97,7 @@ export class Scrubber {
   private constructor(components: ScrubberComponents, init: ScrubberInit, state: ScrubState) {
     this.#components = components
     this.#path = init.path
-    this.#bytesPerSecond = init.bytesPerSecond ?? scrubRateDefault
+    this.#bytesPerSecond = init.bytesPerSecond ?? rateDefault
     this.#turnMs = Math.max(turnMsMin, init.turnMs ?? turnMsDefault)
     this.#log = components.log.child('scrubber')
     this.#state = state
@@ -106,8 +110,9 @@ export class Scrubber {
     return new Scrubber(components, init, state)
   }
 
-  get state(): Readonly<ScrubState> {
-    return this.#state
+  get progress(): ScrubProgress {
+    const { v, after, ...progress } = this.#state
+    return progress
   }
 
   /** Scrubs from now on, until `stop`. */
