@@ -27,7 +27,7 @@ export class ReadOnlyBlockstore implements Blockstore {
     try {
       yield await this.#storage.get(cid)
     } catch (error) {
-      throw isCode(error, 'MISSING') ? new NotFoundError() : error
+      throw isCode(error, 'MISSING', 'REFUSED') ? new NotFoundError() : error
     }
   }
 

@@ -179,6 +179,8 @@ export class DataServer {
       throw new HttpError(405, 'BAD_INPUT', 'GET or HEAD', { allow: 'GET, HEAD' })
     const cid = cidOfPath(url.pathname.slice(gatewayPath.length))
     checkFormat(url.searchParams.get('format'), headers.accept)
+    const refusal = this.#storage.refusalOf(cid)
+    if (refusal !== undefined) throw new HoldfastError('REFUSED', refusal) // also to who has it already
     const etag = `"${cid}.raw"`
     if (headers['if-none-match']?.split(',').some((tag) => tag.trim().replace(/^W\//, '') === etag) === true) {
       response.writeHead(304, { etag, 'cache-control': immutable }).end()

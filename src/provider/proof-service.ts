@@ -272,6 +272,7 @@ export class ProofService {
   #kindOf(error: unknown, cid: CID, signal: AbortSignal | undefined): AnswerKind {
     if (signal?.aborted === true) throw error
     if (isCode(error, 'MISSING')) return error.details.rotten === true ? 'rotten' : 'missing'
+    if (isCode(error, 'REFUSED')) return 'refused'
     this.#log.error('a block could not be read', { cid, error: messageOf(error) })
     // A sector that the disk has given up is a damaged block. Anything else is our own trouble, and may pass.
     return (error as NodeJS.ErrnoException).code === 'EIO' ? 'rotten' : 'overloaded'

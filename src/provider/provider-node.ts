@@ -10,22 +10,30 @@ import { minuteMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import { version } from '../base/version.ts'
+import type { CID } from '../content/cid.ts'
 import { KadDiscovery } from '../discovery/kad-dht.ts'
 import { type Identity, loadIdentity, verifySignature } from '../net/identity.ts'
 import { type Libp2pNetwork, type PeerMemory, startLibp2pNetwork } from '../net/libp2p.ts'
 import { makePeerCertificate } from '../net/peer-tls.ts'
+import { HttpsProviderClient } from '../transfer/https.ts'
+import { serveRefusals } from '../transfer/refusal-protocol.ts'
 import { serveBitswap } from './bitswap.ts'
 import { ReadOnlyBlockstore } from './blockstore.ts'
 import { serveControlPlane } from './control-plane.ts'
 import { DataServer } from './data-server.ts'
+import { DenylistWatcher } from './denylist-watch.ts'
+import { findBlock } from './find-block.ts'
 import { FsShardStore } from './fs-shard-store.ts'
 import { type LocalRoutes, serveLocally } from './local-server.ts'
 import { Notices } from './notices.ts'
 import { OwnScores } from './own-scores.ts'
 import { ProofService } from './proof-service.ts'
+import { RefusalStore } from './refusal-store.ts'
+import { refuseRoutes } from './refuse-routes.ts'
+import { Refuser } from './refuser.ts'
 import { RootList } from './root-list.ts'
 import { gatewaysMax } from './scores-file.ts'
-import { type ScrubProgress, Scrubber } from './scrubber.ts'
+import { Scrubber, type ScrubProgress } from './scrubber.ts'
 import { SqliteLeaseStore } from './sqlite-lease-store.ts'
 import { type CurrentStatus, keepStatus } from './status-file.ts'
 import { StorageProvider } from './storage-provider.ts'
@@ -99,6 +107,8 @@ async function start(
   await mkdir(dataDir, { recursive: true })
   const leases = new SqliteLeaseStore(join(dataDir, 'leases.sqlite')) // first: it keeps other processes out
   started.push(() => leases.close())
+  const refusals = new RefusalStore(join(dataDir, 'refusals.sqlite'))
+  started.push(async () => refusals.close())
   const identity = await loadIdentity(join(dataDir, 'identity.key'))
   const shards = await FsShardStore.open(dataDir)
 
@@ -110,7 +120,7 @@ async function start(
     {
       network: { request: (...args) => requireNetwork(network).request(...args) },
       leases,
-      signedOf: async (cids) => cids.map(() => undefined),
+      signedOf: (cids) => refuser.signedOf(cids),
       clock,
       random,
       log
@@ -119,7 +129,10 @@ async function start(
   )
   started.push(() => notices.stop())
   const storage = new StorageProvider(
-    { shards, leases, clock, log: log.child('storage'), signer: identity, onLost: (cids) => notices.lost(cids) },
+    {
+      ...{ shards, leases, clock, log: log.child('storage'), signer: identity, refusals },
+      onLost: (cids) => notices.lost(cids)
+    },
     {
       capacityBytes,
       domain: init.domain ?? identity.peerId,
@@ -134,6 +147,7 @@ async function start(
   const reconciled = storage.reconcileAtStart()
   reconciled.catch(() => {}) // awaited below
 
+  const pause = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
   const certificate = await makePeerCertificate(identity, { now: clock.now() })
   // It asks over the network, which starts only once audits can be answered.
   let scores: OwnScores | undefined
@@ -143,7 +157,7 @@ async function start(
     verifySignature,
     clock,
     log,
-    pause: () => new Promise((resolve) => setImmediate(resolve)),
+    pause,
     onSigned: (answers) => scores?.signed(answers)
   })
   let discovery: KadDiscovery | undefined
@@ -164,7 +178,22 @@ async function start(
   started.push(() => dataServer.stop())
   dataUrls = dataUrlsOf(init, ports.dataPort, network.addresses())
 
+  const refuser: Refuser = new Refuser({
+    store: refusals,
+    storage,
+    notices,
+    signer: identity,
+    findBlock: async (cid, signal) =>
+      discovery && (await findBlock({ discovery, network: ports.network, client, clock, log }, cid, signal)),
+    clock,
+    log,
+    pause
+  })
+  const signedOf = (cids: readonly CID[]): Promise<Array<Uint8Array | undefined>> => refuser.signedOf(cids)
+  const client = new HttpsProviderClient({ network, certificate, verifySignature, clock })
+  started.push(() => client.close())
   await serveControlPlane(network, storage)
+  await serveRefusals(network, { list: signedOf })
   const openScores = await OwnScores.open(
     { network, storage, verifySignature, clock, random, log },
     { dataDir, askEveryMs: init.scoresEveryMs }
@@ -180,13 +209,19 @@ async function start(
   for (const cid of roots.roots) if (await storage.has(cid)) discovery.announceRoot(cid)
   started.push(() => discovery.stop())
   started.push(collectPeriodically(storage, clock, random, log))
-  notices.start()
   const scrubber = await openScrubber(init, storage, dataServer, clock, log)
   scrubber?.start()
   started.push(async () => scrubber?.stop())
   openScores.start()
-  started.push(await keepStatus(dataDir, () => statusOf(storage, proofs, ports.network, dataUrls, scrubber?.progress), { clock, log }))
-  const routes: LocalRoutes = {}
+  const watcher = new DenylistWatcher({ store: refusals, onChange: () => refuser.wake(), clock, log, pause })
+  refuser.start()
+  started.push(() => refuser.stop())
+  watcher.start()
+  started.push(() => watcher.stop())
+  notices.start()
+  const status = (): Promise<CurrentStatus> => statusOf(storage, proofs, ports.network, dataUrls, scrubber?.progress)
+  started.push(await keepStatus(dataDir, status, { clock, log }))
+  const routes: LocalRoutes = { ...refuseRoutes({ refuser, watcher, store: refusals }) }
   const local = await serveLocally(dataDir, routes, { clock, random, log })
   started.push(() => local.stop())
   log.info('the provider is up', { peerId: identity.peerId, dataUrls, addresses: network.addresses() })

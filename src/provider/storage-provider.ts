@@ -5,7 +5,9 @@
  * It guarantees that
  * - `put` resolves only after the bytes were checked against their CID and both block and lease are durable;
  * - `get` never yields bytes that do not match their CID;
- * - a leased block is never deleted, whatever runs at the same time, but for what is damaged, and that is told first;
+ * - a leased block is never deleted, whatever runs at the same time, but by `evict`, which refuses it, and where it is
+ *   damaged, which is told;
+ * - a block that is refused is neither taken nor given, though it may be kept to be handed over;
  * - what it counts as used is what the store holds: the leased blocks that are not lost, and those that wait to be deleted;
  * - the blocks kept and those being written never exceed the capacity together.
  */
@@ -26,6 +28,7 @@ import { encodeOffer, type Offer, type Signer } from '../market/offer.ts'
 import type { LeaseState } from '../transfer/provider-client.ts'
 import { KeyedLock } from './keyed-lock.ts'
 import type { Lease, LeasedBlock, LeaseStore, LossKind, OwnerTotals } from './lease-store.ts'
+import type { RefusalStore } from './refusal-store.ts'
 import type { ShardStore } from './shard-store.ts'
 
 /** The longest lease a provider grants: three terms of a committed shard. */
@@ -55,6 +58,8 @@ export interface StorageProviderComponents {
    * and again at every start while it is leased: whatever becomes of one telling, there is another.
    */
   onLost?: (cids: readonly CID[]) => Promise<void>
+  /** What the operator refuses; absent: nothing. */
+  refusals?: Pick<RefusalStore, 'find'>
 }
 
 export interface StorageProviderInit {
@@ -149,6 +154,7 @@ export class StorageProvider {
   readonly #log: Log
   readonly #signer: Signer
   readonly #onLost: (cids: readonly CID[]) => Promise<void>
+  readonly #refusals: Pick<RefusalStore, 'find'> | undefined
   readonly #expiryGraceMs: number
   readonly #orphanGraceMs: number
   readonly #locks = new KeyedLock()
@@ -173,6 +179,7 @@ export class StorageProvider {
     this.#log = components.log
     this.#signer = components.signer
     this.#onLost = components.onLost ?? (async () => {})
+    this.#refusals = components.refusals
     this.#expiryGraceMs = init.expiryGraceMs ?? hourMs
     this.#orphanGraceMs = init.orphanGraceMs ?? dayMs
   }
@@ -196,15 +203,18 @@ export class StorageProvider {
    * Keeps a block for `owner`: durable, and leased for at least `termMs`, when it resolves. Idempotent.
    *
    * @throws HoldfastError `BAD_INPUT` for a kind of CID, a size or a term that is not taken, `WRONG` for bytes that do
-   * not match, `NO_SPACE`
+   * not match, `REFUSED`, `NO_SPACE`
    */
   async put(owner: string, cid: CID, bytes: Uint8Array, termMs: number): Promise<PutResult> {
     await this.#start()
     check(isStorable(cid), 'providers keep raw blocks under blake3, and dag-pb and dag-cbor blocks under sha2-256')
     check(bytes.length <= limits.shardBytesMax, `a block has at most ${limits.shardBytesMax} bytes`)
     checkTerm(termMs)
+    this.#checkRefusal(cid) // not worth a hash
     if (!matchesCid(cid, bytes)) throw new HoldfastError('WRONG', 'the bytes do not match the CID')
     return await this.#locks.run(cid.toString(), async () => {
+      // Whoever refuses it from now on waits for this lock before looking for what is held.
+      this.#checkRefusal(cid)
       const storedBytes = await this.#shards.size(cid)
       const loss = await this.#leases.lossOf(cid)
       const isHeld = loss === undefined && storedBytes === bytes.length && (await this.#isHeldWhole(cid))
@@ -219,9 +229,15 @@ export class StorageProvider {
   /**
    * The block's bytes, checked against its CID; in the memory given, where they fit.
    *
-   * @throws HoldfastError `MISSING`; with `details.rotten` where the block is there but damaged
+   * @throws HoldfastError `MISSING`; with `details.rotten` where the block is there but damaged; `REFUSED`
    */
   async get(cid: CID, into?: Uint8Array): Promise<Uint8Array> {
+    this.#checkRefusal(canonical(cid))
+    return await this.getToHandOver(cid, into)
+  }
+
+  /** The same of a block that may be refused: for who is to keep it instead, and nobody else. */
+  async getToHandOver(cid: CID, into?: Uint8Array): Promise<Uint8Array> {
     const key = canonical(cid)
     if (!isStorable(key)) throw missing()
     const read = await this.#read(key, into)
@@ -235,11 +251,12 @@ export class StorageProvider {
    * Proofs of these chunks (of 1 KiB) of a shard, from one read of it. The block is always hashed whole, so damage anywhere
    * in it is noticed; its `tree`, where known, only saves making one.
    *
-   * @throws HoldfastError `MISSING`; with `details.rotten` where the block is there but damaged. `BAD_INPUT` for a node,
-   * whose CID is no BLAKE3 digest
+   * @throws HoldfastError `MISSING`; with `details.rotten` where the block is there but damaged. `REFUSED`; `BAD_INPUT`
+   * for a node, whose CID is no BLAKE3 digest
    */
   async prove(cid: CID, chunks: readonly number[], tree?: Blake3Tree): Promise<BlockProofs> {
     check(isProvable(cid), 'only raw blocks under blake3 have proofs')
+    this.#checkRefusal(cid)
     const read = await this.#read(cid)
     if (!(read instanceof Uint8Array)) throw await this.#confession(cid, read)
     const proofs = proofsOf(read, cid.multihash.digest, chunks, tree)
@@ -269,20 +286,50 @@ export class StorageProvider {
     return (await this.#leases.get(owner, cid)) !== undefined
   }
 
-  /** Length of the block, if it is there and not known to be lost. */
+  /** Length of the block, if it is there and not known to be lost. @throws HoldfastError `REFUSED` */
   async size(cid: CID): Promise<number | undefined> {
+    this.#checkRefusal(canonical(cid))
+    return await this.#sizeHeld(cid)
+  }
+
+  async #sizeHeld(cid: CID): Promise<number | undefined> {
     const key = canonical(cid)
     if (!isStorable(key) || (await this.#leases.lossOf(key)) !== undefined) return undefined
     return await this.#shards.size(key)
   }
 
+  /** Whether the block can be had here: not, where it is refused. */
   async has(cid: CID): Promise<boolean> {
-    return (await this.size(cid)) !== undefined
+    return this.refusalOf(cid) === undefined && (await this.#sizeHeld(cid)) !== undefined
+  }
+
+  /** Why the block is neither taken nor given; undefined: it is not refused. */
+  refusalOf(cid: CID): string | undefined {
+    return this.#refusals?.find(canonical(cid))?.reason
+  }
+
+  /**
+   * Which of these blocks are in the store, or leased as if they were, refused or not; once what was being written when
+   * it was called is there.
+   */
+  async heldOf(cids: readonly CID[]): Promise<CID[]> {
+    await this.#start()
+    const held: CID[] = []
+    for (const cid of cids) {
+      await this.#locks.settled(cid.toString())
+      if ((await this.#shards.size(cid)) !== undefined || (await this.#leases.isLeased(cid))) held.push(cid)
+    }
+    return held
+  }
+
+  /** Every block in the store. */
+  async *held(): AsyncGenerator<CID> {
+    for await (const { cid } of this.#shards.list()) yield cid
   }
 
   /**
    * Extends `owner`'s leases to at least `termMs` from now, in one commit; answers in order. A block that is there
-   * without a lease of `owner` is leased anew.
+   * without a lease of `owner` is leased anew. Leases on what is refused stay as they are.
    *
    * @throws HoldfastError `BAD_INPUT`
    */
@@ -291,7 +338,8 @@ export class StorageProvider {
     checkTerm(termMs)
     check(cids.length <= limits.leaseBatchMax, `at most ${limits.leaseBatchMax} leases in one request`)
     const until = this.#clock.now() + termMs
-    const sizes = await Promise.all(cids.map((cid) => this.#renewableBytes(cid)))
+    const refused = cids.map((cid) => this.refusalOf(cid) !== undefined)
+    const sizes = await Promise.all(cids.map((cid, i) => (refused[i] ? undefined : this.#renewableBytes(cid))))
     const present = cids.flatMap((cid, i): Lease[] => {
       const bytes = sizes[i]
       return bytes === undefined ? [] : [{ cid, owner, until, bytes }]
@@ -300,8 +348,9 @@ export class StorageProvider {
     // A collector that judged a block before the commit holds its lock until the block is gone.
     const states = await Promise.all(
       cids.map(async (cid, i): Promise<LeaseState> => {
+        if (refused[i]) return 'refused'
         if (sizes[i] === undefined) return 'missing'
-        return (await this.#locks.run(cid.toString(), () => this.has(cid))) ? 'held' : 'missing'
+        return (await this.#locks.run(cid.toString(), () => this.#sizeHeld(cid))) !== undefined ? 'held' : 'missing'
       })
     )
     const gone = cids.filter((_cid, i) => states[i] === 'missing' && sizes[i] !== undefined)
@@ -311,7 +360,7 @@ export class StorageProvider {
 
   /** Length of the block where it can be leased. Blocks that nobody leases are read: nothing else has vouched for them. */
   async #renewableBytes(cid: CID): Promise<number | undefined> {
-    const bytes = await this.size(cid)
+    const bytes = await this.#sizeHeld(cid)
     const isLeased = await this.#leases.isLeased(cid)
     if (bytes === undefined && isLeased) await this.#suspect(cid) // its other owners are to know as well
     return bytes === undefined || isLeased || (await this.#isHeldWhole(cid)) ? bytes : undefined
@@ -328,6 +377,17 @@ export class StorageProvider {
     await Promise.all(cids.map((cid) => this.#locks.settled(cid.toString())))
     const freed = await this.#leases.release(owner, cids)
     await forEachLimit(freed, deleteWidth, async (cid) => {
+      await this.#deleteUnleased(cid)
+    })
+  }
+
+  /** Ends everybody's leases on these blocks, and deletes them. What is refused only: others are promised to be kept. */
+  async evict(cids: readonly CID[]): Promise<void> {
+    await this.#start()
+    const refused = cids.filter((cid) => this.refusalOf(cid) !== undefined)
+    await Promise.all(refused.map((cid) => this.#locks.settled(cid.toString())))
+    await this.#leases.evict(refused)
+    await forEachLimit(refused, deleteWidth, async (cid) => {
       await this.#deleteUnleased(cid)
     })
   }
@@ -430,6 +490,11 @@ export class StorageProvider {
 
   get #freeBytes(): number {
     return Math.max(0, this.capacityBytes - this.#usedBytes - this.#reservedBytes)
+  }
+
+  #checkRefusal(cid: CID): void {
+    const reason = this.refusalOf(cid)
+    if (reason !== undefined) throw new HoldfastError('REFUSED', reason)
   }
 
   /** Where the store was not listed at start, what is leased stands for what is used. */

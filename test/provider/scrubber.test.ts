@@ -137,7 +137,7 @@ describe('the scrubber', () => {
     const { progress } = await run(31 * dayMs)
     expect(told.sort()).toEqual([cids[3], cids[7]].map(String).sort())
     expect(progress).toMatchObject({ turns: 1, rotten: 1, missing: 1 })
-    expect(JSON.parse(await readFile(path, 'utf8'))).toEqual({ v: 1, after: null, ...progress })
+    expect(JSON.parse(await readFile(path, 'utf8'))).toMatchObject({ v: 1, ...progress })
     expect(await provider.stats()).toMatchObject({ blocks: 28, usedBytes: 28 * KiB, leasedBytes: 28 * KiB, lost: 2 })
   })
 

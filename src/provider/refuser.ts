@@ -1,0 +1,284 @@
+/**
+ * Saying no. What the operator refuses is neither taken nor given from the moment it is written down; then what is held of
+ * it is settled: its owners are told, signed, and it is kept to be handed over until they have released it or a day has
+ * passed; or deleted at once, where the operator wants that. Each step is written down before the next, so that a crash
+ * in between only means that it is taken again.
+ */
+import { type Clock, withDeadline } from '../base/clock.ts'
+import { check, HoldfastError, isCode, messageOf } from '../base/errors.ts'
+import { dayMs, hourMs, secondMs } from '../base/limits.ts'
+import type { Log } from '../base/log.ts'
+import { type CID, codecs, hashes, matchesCid } from '../content/cid.ts'
+import type { Signer } from '../market/offer.ts'
+import { reasonCharsMax, signRefusal } from '../market/refusal.ts'
+import { notFound, partsOf } from './content-parts.ts'
+import { isEmptyContent } from './denylist.ts'
+import { KeyedLock } from './keyed-lock.ts'
+import type { Notices } from './notices.ts'
+import { everything, type RefusalStore, type Unexpanded } from './refusal-store.ts'
+import type { StorageProvider } from './storage-provider.ts'
+
+export const defaultReason = 'the operator of this provider does not host it'
+
+/** Blocks settled in one go. */
+const batch = 256
+const everyMs = 10 * secondMs
+/** While the operator waits. */
+const expandMsMax = 60 * secondMs
+const expandEveryMs = hourMs
+/** How often a root's parts are looked for in the network; what a list names is mostly not of this network at all. */
+const triesMax = { command: 24, list: 1 } as const
+
+export interface RefuserComponents {
+  store: RefusalStore
+  storage: Pick<StorageProvider, 'heldOf' | 'held' | 'evict' | 'getToHandOver'>
+  notices: Pick<Notices, 'refused'>
+  signer: Signer
+  /** Looks for a block in the network; absent: nowhere but in the own store. */
+  findBlock?: (cid: CID, signal: AbortSignal) => Promise<Uint8Array | undefined>
+  clock: Clock
+  log: Log
+  /** Gives others their turn of the event loop. */
+  pause: () => Promise<void>
+}
+
+export interface RefuserInit {
+  /** How long refused blocks are kept for being handed over: a day. */
+  graceMs?: number
+  /** Whether they are handed over, so that owners need not rebuild them at once. */
+  handsOver?: boolean
+}
+
+export interface Refused {
+  cid: CID
+  /** Blocks that it is made of; null: not known, since its manifest was found nowhere. */
+  parts: number | null
+  /** Of all of them, those that are, or were, kept here. */
+  held: number
+}
+
+export class Refuser {
+  readonly #components: RefuserComponents
+  readonly #log: Log
+  readonly #graceMs: number
+  readonly #handsOver: boolean
+  readonly #locks = new KeyedLock()
+  readonly #stopping = new AbortController()
+  #wake = new AbortController()
+  #running: Promise<void> | undefined
+
+  constructor(components: RefuserComponents, { graceMs = dayMs, handsOver = false }: RefuserInit = {}) {
+    this.#components = components
+    this.#log = components.log.child('refusals')
+    this.#graceMs = graceMs
+    this.#handsOver = handsOver
+  }
+
+  /** Sees to what is left from last time, and from now on to what comes, until `stop`. */
+  start(): void {
+    this.#running ??= this.#run(this.#stopping.signal)
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort(new HoldfastError('ABORTED', 'the provider stops'))
+    await this.#running
+  }
+
+  /** There are new rules. */
+  wake(): void {
+    this.#wake.abort('there is something to settle')
+  }
+
+  /**
+   * Refuses a block, and where it is a root all that it is made of. When it resolves it is in force, durable, and what is
+   * held of it is settled.
+   *
+   * @throws HoldfastError `BAD_INPUT` for what no provider keeps, or is part of everybody's contents
+   */
+  async refuse(
+    named: CID,
+    { reason = defaultReason, atOnce = false }: { reason?: string; atOnce?: boolean },
+    signal: AbortSignal
+  ): Promise<Refused> {
+    const { store, clock } = this.#components
+    const cid = named.version === 0 ? named.toV1() : named
+    const { code } = cid.multihash
+    check(code === hashes.sha256 || code === hashes.blake3, 'no provider keeps blocks of that kind')
+    check(!isEmptyContent(cid), 'nothing is in it, and it is part of many contents')
+    check(reason.length <= reasonCharsMax, `a reason has at most ${reasonCharsMax} characters`)
+    const parts = await this.#partsOf(cid, signal)
+    const target = store.refuse(cid, { reason, at: clock.now(), atOnce, parts })
+    this.#log.info('a content is refused', { cid, parts: parts?.length, reason, atOnce })
+    const held = await this.#settle(target)
+    return { cid, parts: parts?.length ?? null, held }
+  }
+
+  /** @returns whether it was refused by command. Gateways that were told remember. */
+  undo(named: CID): boolean {
+    const cid = named.version === 0 ? named.toV1() : named
+    const wasRefused = this.#components.store.undo(cid)
+    if (wasRefused) this.#log.info('a content is refused no more', { cid })
+    return wasRefused
+  }
+
+  /** The signed refusals of these blocks, in order; undefined where one is not refused. Each is signed once, and kept. */
+  async signedOf(cids: readonly CID[]): Promise<Array<Uint8Array | undefined>> {
+    const answers: Array<Uint8Array | undefined> = []
+    for (const cid of cids) answers.push(await this.#signed(cid))
+    return answers
+  }
+
+  async #signed(cid: CID): Promise<Uint8Array | undefined> {
+    const { store, signer } = this.#components
+    const ground = store.find(cid)
+    if (ground === undefined) return undefined
+    const kept = store.signedOf(cid, ground.target)
+    if (kept !== undefined) return kept
+    const { reason, root, at } = ground
+    const bytes = await signRefusal({ v: 1, provider: signer.peerId, cid, root, reason, at }, signer)
+    store.keepSigned(cid, ground.target, bytes)
+    return bytes
+  }
+
+  /** Settles what has not been, looks for parts that are not known, and deletes what has been kept for long enough. */
+  async turn(signal: AbortSignal): Promise<void> {
+    const { store, clock } = this.#components
+    for (let targets = store.unsettled(batch); targets.length > 0; targets = store.unsettled(batch)) {
+      for (const target of targets) {
+        signal.throwIfAborted()
+        await this.#settle(target)
+      }
+    }
+    const [next] = store.unexpanded(clock.now(), 1)
+    if (next !== undefined) await this.#expand(next, signal)
+    await this.#dropOld()
+  }
+
+  async #run(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#components
+    while (!signal.aborted) {
+      this.#wake = new AbortController()
+      try {
+        await this.turn(signal)
+      } catch (error) {
+        if (!signal.aborted) this.#log.error('refusals could not be settled', { error: messageOf(error) })
+      }
+      await clock.sleep(everyMs, AbortSignal.any([signal, this.#wake.signal])).catch(() => {}) // woken, or it stops
+    }
+  }
+
+  /** One after another: the same block may be part of several contents. */
+  #settle(target: number): Promise<number> {
+    return this.#locks.run('settle', () => this.#settleOne(target))
+  }
+
+  async #settleOne(target: number): Promise<number> {
+    const { store, pause } = this.#components
+    let held = 0
+    for await (const cids of target === everything ? this.#held() : this.#cidsOf(target)) {
+      held += await this.#settleBlocks(cids)
+      await pause()
+    }
+    store.settled(target)
+    return held
+  }
+
+  async *#held(): AsyncGenerator<CID[]> {
+    let cids: CID[] = []
+    for await (const cid of this.#components.storage.held()) {
+      if (cids.push(cid) < batch) continue
+      yield cids
+      cids = []
+    }
+    yield cids
+  }
+
+  async *#cidsOf(target: number): AsyncGenerator<CID[]> {
+    const { store } = this.#components
+    for (let after: CID | undefined; ; ) {
+      const cids = store.cidsOf(target, after, batch)
+      if (cids.length === 0) return
+      yield cids
+      after = cids.at(-1)
+    }
+  }
+
+  /** @returns how many of these are refused and held */
+  async #settleBlocks(cids: readonly CID[]): Promise<number> {
+    const { store, storage, notices, clock } = this.#components
+    const grounds = new Map(cids.map((cid) => [cid.toString(), store.find(cid)]))
+    const held = await storage.heldOf(cids.filter((cid) => grounds.get(cid.toString()) !== undefined))
+    const isAtOnce = (cid: CID): boolean => grounds.get(cid.toString())!.atOnce
+    const atOnce = held.filter(isAtOnce)
+    const toHandOver = held.filter((cid) => !isAtOnce(cid) && !store.isKept(cid))
+    if (toHandOver.length > 0) {
+      store.keep(toHandOver, clock.now() + this.#graceMs)
+      await notices.refused(toHandOver, this.#handsOver)
+    }
+    if (atOnce.length > 0) {
+      // While the leases are there, for they say who is to be told.
+      await notices.refused(atOnce, false)
+      await storage.evict(atOnce)
+      store.keepNoMore(atOnce)
+    }
+    return held.length
+  }
+
+  async #dropOld(): Promise<void> {
+    const { store, storage, clock } = this.#components
+    for (let due = store.keptUntil(clock.now(), batch); due.length > 0; due = store.keptUntil(clock.now(), batch)) {
+      await storage.evict(due)
+      store.keepNoMore(due)
+    }
+  }
+
+  async #expand({ target, cid, list, tries }: Unexpanded, signal: AbortSignal): Promise<void> {
+    const { store, clock } = this.#components
+    // What a list names and is no manifest is hardly a root of this network: nobody is asked for it.
+    const isWorthAsking = list === 0 || cid.code === codecs.dagCbor
+    try {
+      const parts = await this.#partsOf(cid, signal, isWorthAsking)
+      if (parts !== undefined) {
+        store.expand(target, parts)
+        await this.#settle(target)
+        return
+      }
+    } catch (error) {
+      signal.throwIfAborted()
+      if (!isCode(error, 'BAD_INPUT')) throw error
+      this.#log.warn('the parts of a refused content are too many', { cid, error: error.message })
+      store.notFound(target, null)
+      return
+    }
+    const isOver = tries + 1 >= triesMax[list === 0 ? 'command' : 'list']
+    store.notFound(target, isOver ? null : clock.now() + expandEveryMs)
+  }
+
+  /** Undefined where a block that says what it is made of was found nowhere. */
+  async #partsOf(cid: CID, signal: AbortSignal, asksNetwork = true): Promise<CID[] | undefined> {
+    const { clock } = this.#components
+    if (cid.code === codecs.raw) return []
+    try {
+      return await withDeadline(clock, expandMsMax, signal, (inner) =>
+        partsOf(cid, (block) => this.#fetch(block, inner, asksNetwork))
+      )
+    } catch (error) {
+      signal.throwIfAborted()
+      if (!isCode(error, 'MISSING', 'TIMEOUT')) throw error
+      this.#log.info('what a refused content is made of was not found', { cid, error: error.message })
+      return undefined
+    }
+  }
+
+  async #fetch(cid: CID, signal: AbortSignal, asksNetwork: boolean): Promise<Uint8Array> {
+    const { storage, findBlock } = this.#components
+    try {
+      return await storage.getToHandOver(cid)
+    } catch (error) {
+      if (!isCode(error, 'MISSING')) throw error
+    }
+    const found = asksNetwork ? await findBlock?.(cid, signal) : undefined
+    if (found === undefined || !matchesCid(cid, found)) throw notFound(cid)
+    return found
+  }
+}
