@@ -72,6 +72,14 @@ export interface LeaseStore {
   blocks: (after: CID | undefined, limit: number) => Promise<LeasedBlock[]>
   /** Those that are, in the same way. */
   losses: (after: CID | undefined, limit: number) => Promise<LeasedBlock[]>
+  /**
+   * Remembers blocks that are stored and that nobody leases, and since when; what is remembered already, since then. It
+   * outlives the process: who restarts every day is to get rid of them all the same.
+   */
+  noteOrphans: (cids: readonly CID[], at: number) => Promise<void>
+  /** Those noted no later than `at`, oldest first, at most `limit`. Some may have been leased since. */
+  orphansSince: (at: number, limit: number) => Promise<CID[]>
+  forgetOrphans: (cids: readonly CID[]) => Promise<void>
   /** Bytes of distinct leased blocks that are not lost: what is in use. */
   usedBytes: () => Promise<number>
   totals: () => Promise<LeaseTotals>

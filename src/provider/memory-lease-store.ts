@@ -17,6 +17,7 @@ interface Block extends LeasedBlock {
 
 export class MemoryLeaseStore implements LeaseStore {
   #blocks = new Map<string, Block>()
+  #orphans = new Map<string, { cid: CID; at: number }>()
   #leases = 0
   #lost = 0
   #usedBytes = 0
@@ -118,6 +119,22 @@ export class MemoryLeaseStore implements LeaseStore {
       .sort((a, b) => compare(a.cid, b.cid))
       .slice(0, limit)
       .map(({ cid, bytes }) => ({ cid, bytes }))
+  }
+
+  async noteOrphans(cids: readonly CID[], at: number): Promise<void> {
+    for (const cid of cids) if (!this.#orphans.has(cid.toString())) this.#orphans.set(cid.toString(), { cid, at })
+  }
+
+  async orphansSince(at: number, limit: number): Promise<CID[]> {
+    const due = [...this.#orphans.values()].filter((orphan) => orphan.at <= at)
+    return due
+      .sort((a, b) => a.at - b.at || compare(a.cid, b.cid))
+      .slice(0, limit)
+      .map(({ cid }) => cid)
+  }
+
+  async forgetOrphans(cids: readonly CID[]): Promise<void> {
+    for (const cid of cids) this.#orphans.delete(cid.toString())
   }
 
   async usedBytes(): Promise<number> {

@@ -23,7 +23,7 @@ const commitLeasesMax = 10_000
 /** Leases waiting for a commit. */
 const waitingLeasesMax = 100_000
 
-/** 2: blocks that are lost. */
+/** 2: blocks that are lost, and blocks that nobody leases. */
 const formatVersion = 2
 
 const schema = `
@@ -37,6 +37,7 @@ const schema = `
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX IF NOT EXISTS leases_by_until ON leases (until);
   CREATE TABLE IF NOT EXISTS lost (cid BLOB PRIMARY KEY, kind TEXT NOT NULL) STRICT, WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS orphans (cid BLOB PRIMARY KEY, found_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
   PRAGMA user_version = ${formatVersion};
 `
 
@@ -178,6 +179,25 @@ export class SqliteLeaseStore implements LeaseStore {
     this.#commitWaiting()
     const rows = statement.all(after?.bytes ?? new Uint8Array(0), limit) as Array<{ cid: Uint8Array; bytes: number }>
     return rows.map(({ cid, bytes }) => ({ cid: CID.decode(cid), bytes }))
+  }
+
+  async noteOrphans(cids: readonly CID[], at: number): Promise<void> {
+    if (cids.length === 0) return
+    this.#transaction(() => {
+      for (const cid of cids) this.#statements.noteOrphan.run(cid.bytes, at)
+    })
+  }
+
+  async orphansSince(at: number, limit: number): Promise<CID[]> {
+    const rows = this.#statements.orphans.all(at, limit) as Array<{ cid: Uint8Array }>
+    return rows.map(({ cid }) => CID.decode(cid))
+  }
+
+  async forgetOrphans(cids: readonly CID[]): Promise<void> {
+    if (cids.length === 0) return
+    this.#transaction(() => {
+      for (const cid of cids) this.#statements.forgetOrphan.run(cid.bytes)
+    })
   }
 
   async usedBytes(): Promise<number> {
@@ -373,6 +393,9 @@ function prepare(db: DatabaseSync) {
     losses: statement(`
       SELECT cid, (SELECT max(bytes) FROM leases WHERE leases.cid = lost.cid) AS bytes FROM lost
       WHERE cid > ? ORDER BY cid LIMIT ?`),
+    noteOrphan: statement('INSERT OR IGNORE INTO orphans (cid, found_at) VALUES (?, ?)'),
+    orphans: statement('SELECT cid FROM orphans WHERE found_at <= ? ORDER BY found_at, cid LIMIT ?'),
+    forgetOrphan: statement('DELETE FROM orphans WHERE cid = ?'),
     totals: statement(`
       SELECT coalesce(sum(n), 0) AS leases, count(*) - count(lost.cid) AS blocks, count(lost.cid) AS lost,
         coalesce(sum(bytes) FILTER (WHERE lost.cid IS NULL), 0) AS bytes

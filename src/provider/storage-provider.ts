@@ -38,8 +38,6 @@ export const leaseTermMsMax = 3 * limits.committedLeaseMs
 const collectBatch = 1000
 /** Blocks deleted at once. */
 const deleteWidth = 8
-/** Unleased blocks remembered between being found and being deleted; the rest are found again at the next start. */
-const orphansMax = 50_000
 /** Leased blocks looked at together when some are missing, and told together. */
 const lossBatch = 1000
 /** How long a full disk is taken to stay full, unless something is deleted. */
@@ -131,11 +129,6 @@ export interface BlockProofs {
   tree: Blake3Tree
 }
 
-interface Orphan {
-  cid: CID
-  foundAt: number
-}
-
 /** Whether providers keep blocks of this kind: shards under BLAKE3, dag-pb and dag-cbor nodes under sha2-256. */
 export function isStorable(cid: CID): boolean {
   const { code, digest } = cid.multihash
@@ -158,7 +151,6 @@ export class StorageProvider {
   readonly #expiryGraceMs: number
   readonly #orphanGraceMs: number
   readonly #locks = new KeyedLock()
-  readonly #orphans = new Map<string, Orphan>()
   #ready: Promise<void> | undefined
   #usedBytes = 0
   #reservedBytes = 0
@@ -181,7 +173,7 @@ export class StorageProvider {
     this.#onLost = components.onLost ?? (async () => {})
     this.#refusals = components.refusals
     this.#expiryGraceMs = init.expiryGraceMs ?? hourMs
-    this.#orphanGraceMs = init.orphanGraceMs ?? dayMs
+    this.#orphanGraceMs = Math.max(1, init.orphanGraceMs ?? dayMs) // not 0: or what can't be deleted is due at once
   }
 
   get peerId(): string {
@@ -411,11 +403,13 @@ export class StorageProvider {
       freed = await this.#leases.expire(now - this.#expiryGraceMs, collectBatch)
       await forEachLimit(freed, deleteWidth, count)
     } while (freed.length > 0)
-    const due = [...this.#orphans.values()].filter((orphan) => orphan.foundAt + this.#orphanGraceMs <= now)
-    await forEachLimit(due, deleteWidth, async ({ cid }) => {
-      this.#orphans.delete(cid.toString())
-      await count(cid)
-    })
+    let due: CID[]
+    do {
+      due = await this.#leases.orphansSince(now - this.#orphanGraceMs, collectBatch)
+      // Forgotten first: what cannot be deleted is noted anew, and what a crash leaves is found at the next start.
+      await this.#leases.forgetOrphans(due)
+      await forEachLimit(due, deleteWidth, count)
+    } while (due.length === collectBatch)
     if (result.blocks > 0) this.#log.info('collected blocks nobody leases', { ...result })
     return result
   }
@@ -507,6 +501,7 @@ export class StorageProvider {
 
   async #reconcile(): Promise<ReconcileResult> {
     const result: ReconcileResult = { blocks: 0, bytes: 0, orphans: 0, missing: 0 }
+    let orphans: CID[] = []
     for await (const { cid, bytes } of this.#shards.list()) {
       const leasedBytes = await this.#leases.lengthOf(cid)
       if (leasedBytes !== undefined && !(await this.#isWorthIts(cid, leasedBytes, bytes))) continue
@@ -514,8 +509,12 @@ export class StorageProvider {
       result.bytes += bytes
       if (leasedBytes !== undefined) continue
       result.orphans += 1
-      this.#rememberOrphan(cid)
+      orphans.push(cid)
+      if (orphans.length < collectBatch) continue
+      await this.#noteOrphans(orphans)
+      orphans = []
     }
+    await this.#noteOrphans(orphans)
     this.#usedBytes = result.bytes
     if ((await this.#leases.totals()).blocks > result.blocks - result.orphans) await this.#findMissing()
     result.missing = (await this.#leases.totals()).lost
@@ -669,7 +668,7 @@ export class StorageProvider {
     if (leasedBytes === undefined) {
       const bytes = (await this.#shards.size(cid)) ?? 0
       this.#usedBytes += bytes - replacedBytes
-      if (bytes > 0) this.#rememberOrphan(cid) // for the collector to judge
+      if (bytes > 0) await this.#noteOrphans([cid]) // for the collector to judge
     } else if (await this.#isHeldWhole(cid)) {
       this.#usedBytes += leasedBytes - replacedBytes
       await this.#leases.find(cid)
@@ -684,10 +683,9 @@ export class StorageProvider {
       await this.#leases.grant([{ cid, owner, until, bytes }])
     } catch (error) {
       // Nobody was told yes. Deleting now could hit a lease that did commit, so the collector decides later.
-      if (isNew) this.#rememberOrphan(cid)
+      if (isNew) await this.#noteOrphans([cid])
       throw error
     }
-    this.#orphans.delete(cid.toString())
     return until
   }
 
@@ -702,7 +700,7 @@ export class StorageProvider {
         await this.#shards.delete(cid)
       } catch (error) {
         this.#log.error('a block could not be deleted', { cid: key, error: messageOf(error) })
-        this.#rememberOrphan(cid) // tried again later: one bad file must not stop the collector
+        await this.#noteOrphans([cid]) // tried again later: one bad file must not stop the collector
         return undefined
       }
       this.#usedBytes -= bytes
@@ -711,8 +709,13 @@ export class StorageProvider {
     })
   }
 
-  #rememberOrphan(cid: CID): void {
-    if (this.#orphans.size < orphansMax) this.#orphans.set(cid.toString(), { cid, foundAt: this.#clock.now() })
+  /** Never rejects: what was not noted is found again at the next start. */
+  async #noteOrphans(cids: readonly CID[]): Promise<void> {
+    try {
+      await this.#leases.noteOrphans(cids, this.#clock.now())
+    } catch (error) {
+      this.#log.error('blocks that nobody leases were not noted', { blocks: cids.length, error: messageOf(error) })
+    }
   }
 }
 

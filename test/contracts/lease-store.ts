@@ -162,6 +162,19 @@ export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreF
       }
     })
 
+    test('remembers orphans since when they were first found, over restarts', async () => {
+      const { store, reopen } = await opened()
+      await store.noteOrphans([cids[0]!, cids[1]!], 10)
+      await store.noteOrphans([cids[1]!, cids[2]!], 20)
+      const again = (await reopen?.()) ?? store
+      expect(await again.orphansSince(9, 10)).toEqual([])
+      expect(texts(await again.orphansSince(10, 10))).toEqual(texts([cids[0]!, cids[1]!]))
+      expect(texts(await again.orphansSince(30, 10))).toEqual(texts(cids.slice(0, 3)))
+      expect(await again.orphansSince(30, 2)).toHaveLength(2)
+      await again.forgetOrphans([cids[1]!, cids[5]!])
+      expect(texts(await again.orphansSince(30, 10))).toEqual(texts([cids[0]!, cids[2]!]))
+    })
+
     test('grants made together are all there when they resolve', async () => {
       const { store, reopen } = await opened()
       await Promise.all(cids.flatMap((_, i) => ['a', 'b', 'c'].map((owner) => store.grant([lease(i, owner, 1000)]))))

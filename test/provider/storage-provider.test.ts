@@ -305,6 +305,22 @@ describe('starting', () => {
     expect(await provider.has(saved.cid)).toBe(true)
   })
 
+  test('an orphan goes a day after it was first found, though the provider starts anew every hour', async () => {
+    const { shards, leases, clock } = testProvider()
+    const orphan = block()
+    await shards.put(orphan.cid, orphan.bytes)
+    for (let hour = 0; hour < 24; hour++) {
+      const { provider } = testProvider({ shards, leases, clock })
+      expect(await provider.reconcileAtStart()).toMatchObject({ orphans: 1 })
+      expect(await provider.collect()).toEqual({ blocks: 0, bytes: 0 })
+      clock.advance(hourMs)
+    }
+    const { provider } = testProvider({ shards, leases, clock })
+    await provider.reconcileAtStart()
+    expect(await provider.collect()).toEqual({ blocks: 1, bytes: 1000 })
+    expect(await provider.stats()).toMatchObject({ usedBytes: 0 })
+  })
+
   test('what comes while the store is listed waits, and is counted right', async () => {
     const { shards, leases } = testProvider()
     const old = block(500)
