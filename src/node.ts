@@ -172,7 +172,6 @@ async function start(
     { clock, random, log }
   )
   onStop(() => network.stop())
-  network.join()
   const discovery = new KadDiscovery({ network, clock, random, log })
   onStop(() => discovery.stop())
   const certificate = await makePeerCertificate(identity, { now: clock.now() })
@@ -358,6 +357,7 @@ async function start(
   })
   await serveHandOver(network, (from, request) => handOver.answer(from, request))
   await serveScores(network, (peerId) => knownOf(auditor, peerId), { clock })
+  network.join()
   const maintenance = new Maintenance({ clock, random, log: log.child('maintenance') }, tasks)
   const saved = new Set(remembered.map(({ peerId }) => peerId))
   directory.onChange((peerId, state) => {

@@ -61,7 +61,7 @@ function notRunning({ hasEnded, updatedAt, pid }: ProviderStatus, now: number): 
 export function render(report: ProviderReport, now: number): string {
   const { status, scores, events, statements } = report
   const sections = [
-    facts(report),
+    facts(report, now),
     scores.length === 0
       ? 'No gateway has been asked for this provider’s score yet.'
       : `Scores, as gateways say them:\n${scoreTable(scores, status, now)}`,
@@ -71,14 +71,16 @@ export function render(report: ProviderReport, now: number): string {
   return sections.join('\n\n')
 }
 
-function facts({ status, reason }: ProviderReport): string {
-  const { usedBytes, capacityBytes, leasedBytes, blocks, leases, rotten, accepting, answers } = status
+function facts({ status, reason }: ProviderReport, now: number): string {
+  const { usedBytes, capacityBytes, leasedBytes, blocks, leases, lost, rotten, accepting, answers } = status
   const lines: Array<[string, string]> = [
     ['State', reason === null ? `running${accepting ? '' : ', takes no new shards'}` : `not running: ${reason}`],
     ['Peer', status.peerId],
     ['Space', `${formatBytes(usedBytes)} used of ${formatBytes(capacityBytes)}`],
     ['Leased', `${formatBytes(leasedBytes)}, ${counted(blocks, 'shard')} under ${counted(leases, 'lease')}`],
     ['Damaged', `${counted(rotten, 'shard')} found since the start`],
+    ['Lost', `${counted(lost, 'leased shard')} damaged or gone, and not brought again`],
+    ['Scrubber', scrubLine(status, now)],
     ['Audits', answersLine(answers)],
     ['Addresses', [...status.addresses, ...status.dataUrls].join(', ')],
     ['Version', status.version]
@@ -89,6 +91,16 @@ function facts({ status, reason }: ProviderReport): string {
 /** `2026-01-31 12:00Z` */
 const minuteOf = (at: number): string => `${new Date(at).toISOString().slice(0, 16).replace('T', ' ')}Z`
 const counted = (count: number, name: string): string => `${count} ${name}${count === 1 ? '' : 's'}`
+
+function scrubLine({ scrub, blocks }: ProviderStatus, now: number): string {
+  if (scrub === null) return 'off'
+  const ago = (at: number): string => `${formatDuration(Math.max(0, now - at))} ago`
+  return [
+    `${scrub.blocks} of ${counted(Math.max(blocks, scrub.blocks), 'shard')} (${formatBytes(scrub.bytes)}) looked at since ${ago(scrub.turnStartedAt)}`,
+    scrub.turnEndedAt === null ? 'no full turn yet' : `last full turn ended ${ago(scrub.turnEndedAt)}`,
+    `found ${scrub.rotten} damaged and ${scrub.missing} gone, ever`
+  ].join('; ')
+}
 
 function answersLine(answers: Readonly<Record<string, number>>): string {
   const given = Object.entries(answers).filter(([, count]) => count > 0)

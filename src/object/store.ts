@@ -671,8 +671,11 @@ export class NetworkObjectStore implements ObjectStore {
       return await work()
     } catch (error) {
       this.#after(async () => {
-        await this.#components.index.queueReleases(await writer.abandon())
-        writer.letGo()
+        try {
+          await this.#components.index.queueReleases(await writer.abandon())
+        } finally {
+          writer.letGo() // or nothing of it could ever be released again
+        }
       })
       throw error
     }

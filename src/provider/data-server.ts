@@ -111,6 +111,11 @@ export class DataServer {
     this.#server.on('tlsClientError', (error) => this.#log.debug('a handshake failed', { error: error.message }))
   }
 
+  /** Whether a request is being served. */
+  get isBusy(): boolean {
+    return this.#handling.size > 0
+  }
+
   /** Resolves with the port. @throws HoldfastError `BAD_CONFIG` when the address is taken or not ours */
   async listen(host: string, port: number): Promise<number> {
     await new Promise<void>((resolve, reject) => {

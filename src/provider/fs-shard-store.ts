@@ -9,7 +9,7 @@
  * again soon after comes from the cache.
  */
 import * as fs from 'node:fs'
-import { mkdir, opendir, rename, rm, stat } from 'node:fs/promises'
+import { mkdir, opendir, rename, rm, stat, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { CID } from 'multiformats/cid'
@@ -93,7 +93,7 @@ export class FsShardStore implements ShardStore {
 
   async delete(cid: CID): Promise<void> {
     // Not fsynced: a block that comes back after a crash is found to be an orphan, and deleted again.
-    await rm(this.#place(cid).path, { force: true })
+    await orUndefined(() => unlink(this.#place(cid).path))
   }
 
   async *list(): AsyncGenerator<{ cid: CID; bytes: number }> {

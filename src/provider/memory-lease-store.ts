@@ -1,24 +1,33 @@
 /** Leases in memory: for simulations and tests. Everything happens within the call, so that runs replay. */
 import type { CID } from 'multiformats/cid'
-import { byBytes, type Lease, type LeaseStore, type OwnerTotals } from './lease-store.ts'
+import {
+  byBytes,
+  type Lease,
+  type LeasedBlock,
+  type LeaseStore,
+  type LeaseTotals,
+  type LossKind,
+  type OwnerTotals
+} from './lease-store.ts'
 
 const compareCids = (a: CID, b: CID): number => Buffer.compare(a.bytes, b.bytes)
 
-interface LeasedBlock {
-  cid: CID
-  bytes: number
+interface Block extends LeasedBlock {
   untilByOwner: Map<string, number>
+  loss?: LossKind
 }
 
 export class MemoryLeaseStore implements LeaseStore {
-  #blocks = new Map<string, LeasedBlock>()
+  #blocks = new Map<string, Block>()
+  #orphans = new Map<string, { cid: CID; at: number }>()
   #leases = 0
+  #lost = 0
   #usedBytes = 0
 
   async grant(leases: readonly Lease[]): Promise<void> {
     for (const { cid, owner, until, bytes } of leases) {
       const block = this.#blockOf(cid)
-      this.#usedBytes += bytes - block.bytes
+      if (block.loss === undefined) this.#usedBytes += bytes - block.bytes
       block.bytes = bytes
       const before = block.untilByOwner.get(owner)
       if (before === undefined) this.#leases += 1
@@ -84,12 +93,73 @@ export class MemoryLeaseStore implements LeaseStore {
     return this.#blocks.has(cid.toString())
   }
 
+  async lengthOf(cid: CID): Promise<number | undefined> {
+    return this.#blocks.get(cid.toString())?.bytes
+  }
+
+  async lose(cids: readonly CID[], kind: LossKind): Promise<CID[]> {
+    return cids.filter((cid) => {
+      const block = this.#blocks.get(cid.toString())
+      if (block === undefined || block.loss !== undefined) return false
+      block.loss = kind
+      this.#lost += 1
+      this.#usedBytes -= block.bytes
+      return true
+    })
+  }
+
+  async find(cid: CID): Promise<void> {
+    const block = this.#blocks.get(cid.toString())
+    if (block !== undefined) this.#find(block)
+  }
+
+  async lossOf(cid: CID): Promise<LossKind | undefined> {
+    return this.#blocks.get(cid.toString())?.loss
+  }
+
+  async blocks(after: CID | undefined, limit: number): Promise<LeasedBlock[]> {
+    return this.#page(false, after, limit)
+  }
+
+  async losses(after: CID | undefined, limit: number): Promise<LeasedBlock[]> {
+    return this.#page(true, after, limit)
+  }
+
+  #page(isLost: boolean, after: CID | undefined, limit: number): LeasedBlock[] {
+    return [...this.#blocks.values()]
+      .filter(({ cid, loss }) => (loss !== undefined) === isLost && (after === undefined || compare(cid, after) > 0))
+      .sort((a, b) => compare(a.cid, b.cid))
+      .slice(0, limit)
+      .map(({ cid, bytes }) => ({ cid, bytes }))
+  }
+
+  async noteOrphans(cids: readonly CID[], at: number): Promise<void> {
+    for (const cid of cids) if (!this.#orphans.has(cid.toString())) this.#orphans.set(cid.toString(), { cid, at })
+  }
+
+  async orphansSince(at: number, limit: number): Promise<CID[]> {
+    const due = [...this.#orphans.values()].filter((orphan) => orphan.at <= at)
+    return due
+      .sort((a, b) => a.at - b.at || compare(a.cid, b.cid))
+      .slice(0, limit)
+      .map(({ cid }) => cid)
+  }
+
+  async forgetOrphans(cids: readonly CID[]): Promise<void> {
+    for (const cid of cids) this.#orphans.delete(cid.toString())
+  }
+
   async usedBytes(): Promise<number> {
     return this.#usedBytes
   }
 
-  async totals(): Promise<{ leases: number; blocks: number; bytes: number }> {
-    return { leases: this.#leases, blocks: this.#blocks.size, bytes: this.#usedBytes }
+  async totals(): Promise<LeaseTotals> {
+    return {
+      leases: this.#leases,
+      blocks: this.#blocks.size - this.#lost,
+      bytes: this.#usedBytes,
+      lost: this.#lost
+    }
   }
 
   async owners(limit: number): Promise<OwnerTotals[]> {
@@ -105,7 +175,7 @@ export class MemoryLeaseStore implements LeaseStore {
 
   async close(): Promise<void> {}
 
-  #blockOf(cid: CID): LeasedBlock {
+  #blockOf(cid: CID): Block {
     const key = cid.toString()
     let block = this.#blocks.get(key)
     if (block === undefined) {
@@ -115,13 +185,23 @@ export class MemoryLeaseStore implements LeaseStore {
     return block
   }
 
+  #find(block: Block): void {
+    if (block.loss === undefined) return
+    block.loss = undefined
+    this.#lost -= 1
+    this.#usedBytes += block.bytes
+  }
+
   /** Whether that was the block's last lease. */
-  #end(block: LeasedBlock, owner: string): boolean {
+  #end(block: Block, owner: string): boolean {
     if (!block.untilByOwner.delete(owner)) return false
     this.#leases -= 1
     if (block.untilByOwner.size > 0) return false
+    this.#find(block)
     this.#blocks.delete(block.cid.toString())
     this.#usedBytes -= block.bytes
     return true
   }
 }
+
+const compare = (a: CID, b: CID): number => Buffer.compare(a.bytes, b.bytes)

@@ -43,7 +43,7 @@ const kinds = { lost: 0, refused: 1 } as const
 
 export interface NoticesComponents {
   network: Pick<Network, 'request'>
-  leases: Pick<LeaseStore, 'ownersOf' | 'get'>
+  leases: Pick<LeaseStore, 'ownersOf' | 'get' | 'lossOf'>
   /** The signed refusals of these blocks; undefined: not refused any more. */
   signedOf: (cids: readonly CID[]) => Promise<Array<Uint8Array | undefined>>
   clock: Clock
@@ -191,8 +191,10 @@ export class Notices {
   async #tell(owner: string, batch: readonly Notice[], signal: AbortSignal | undefined): Promise<void> {
     const { network, leases, signedOf, clock } = this.#components
     const lost: CID[] = []
-    for (const { cid, kind } of batch)
-      if (kind === 'lost' && (await leases.get(owner, cid)) !== undefined) lost.push(cid)
+    for (const { cid, kind } of batch) {
+      if (kind !== 'lost' || (await leases.get(owner, cid)) === undefined) continue
+      if ((await leases.lossOf(cid)) !== undefined) lost.push(cid) // else it was brought again
+    }
     const signed = await signedOf(batch.filter(({ kind }) => kind === 'refused').map(({ cid }) => cid))
     const refusals = signed.filter((bytes) => bytes !== undefined)
     if (lost.length === 0 && refusals.length === 0) return

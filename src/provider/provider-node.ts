@@ -36,6 +36,7 @@ import { RefusedHandOver } from './refused-hand-over.ts'
 import { Refuser } from './refuser.ts'
 import { RootList } from './root-list.ts'
 import { gatewaysMax } from './scores-file.ts'
+import { Scrubber, type ScrubProgress } from './scrubber.ts'
 import { SqliteLeaseStore } from './sqlite-lease-store.ts'
 import { type CurrentStatus, keepStatus } from './status-file.ts'
 import { StorageProvider } from './storage-provider.ts'
@@ -56,6 +57,10 @@ export interface ProviderInit {
   domain?: string
   /** Price of a GiB-month, in the market's smallest unit. */
   price: number
+  /** Bytes of blocks that are read in a second to find damage, at most; 0: none are. Default: 4 MiB. */
+  scrubBytesPerSecond?: number
+  /** In what time all blocks are to be looked at: 30 days. */
+  scrubTurnMs?: number
   /** How often gateways are asked for this provider's score: ten minutes. */
   scoresEveryMs?: number
 }
@@ -113,8 +118,24 @@ async function start(
   // The storage offers addresses that are known only once everything listens.
   let network: Libp2pNetwork | undefined
   let dataUrls: string[] = []
+  // What a start finds lost is to be told, too: kept from now on, and told once there is a network.
+  const notices = new Notices(
+    {
+      network: { request: (...args) => requireNetwork(network).request(...args) },
+      leases,
+      signedOf: (cids) => refuser.signedOf(cids),
+      clock,
+      random,
+      log
+    },
+    join(dataDir, 'notices.sqlite')
+  )
+  started.push(() => notices.stop())
   const storage = new StorageProvider(
-    { shards, leases, clock, log: log.child('storage'), signer: identity, refusals },
+    {
+      ...{ shards, leases, clock, log: log.child('storage'), signer: identity, refusals },
+      onLost: (cids) => notices.lost(cids)
+    },
     {
       capacityBytes,
       domain: init.domain ?? identity.peerId,
@@ -166,7 +187,7 @@ async function start(
     {
       store: refusals,
       storage,
-      notices: { refused: (cids, handOver) => notices.refused(cids, handOver) },
+      notices,
       signer: identity,
       findBlock: async (cid, signal) =>
         discovery && (await findBlock({ discovery, network: ports.network, client, clock, log }, cid, signal)),
@@ -177,8 +198,6 @@ async function start(
     { handsOver: true }
   )
   const signedOf = (cids: readonly CID[]): Promise<Array<Uint8Array | undefined>> => refuser.signedOf(cids)
-  const notices = new Notices({ network, leases, signedOf, clock, random, log }, join(dataDir, 'notices.sqlite'))
-  started.push(() => notices.stop())
   const client = new HttpsProviderClient({ network, certificate, verifySignature, clock })
   started.push(() => client.close())
   await serveControlPlane(network, storage)
@@ -209,6 +228,9 @@ async function start(
   for (const cid of roots.roots) if (await storage.has(cid)) discovery.announceRoot(cid)
   started.push(() => discovery.stop())
   started.push(collectPeriodically(storage, clock, random, log))
+  const scrubber = await openScrubber(init, storage, dataServer, clock, log)
+  scrubber?.start()
+  started.push(async () => scrubber?.stop())
   openScores.start()
   const watcher = new DenylistWatcher({ store: refusals, onChange: () => refuser.wake(), clock, log, pause })
   refuser.start()
@@ -218,7 +240,8 @@ async function start(
   notices.start()
   refusedHandOver.start()
   started.push(() => refusedHandOver.stop())
-  started.push(await keepStatus(dataDir, () => statusOf(storage, proofs, ports.network, dataUrls), { clock, log }))
+  const status = (): Promise<CurrentStatus> => statusOf(storage, proofs, ports.network, dataUrls, scrubber?.progress)
+  started.push(await keepStatus(dataDir, status, { clock, log }))
   drain.start(handOver)
   const routes: LocalRoutes = {
     ...refuseRoutes({ refuser, watcher, store: refusals }),
@@ -244,19 +267,39 @@ async function statusOf(
   storage: StorageProvider,
   proofs: ProofService,
   network: Libp2pNetwork,
-  dataUrls: readonly string[]
+  dataUrls: readonly string[],
+  scrub: ScrubProgress | undefined
 ): Promise<CurrentStatus> {
   const [stats, gateways] = await Promise.all([storage.stats(), storage.owners(gatewaysMax)])
-  const { accepting, capacityBytes, usedBytes, leasedBytes, blocks, leases, rotten } = stats
+  const { accepting, capacityBytes, usedBytes, leasedBytes, blocks, leases, lost, rotten } = stats
   return {
     peerId: network.peerId,
     version,
     addresses: network.addresses(),
     dataUrls: [...dataUrls],
-    ...{ accepting, capacityBytes, usedBytes, leasedBytes, blocks, leases, rotten },
+    ...{ accepting, capacityBytes, usedBytes, leasedBytes, blocks, leases, lost, rotten },
+    scrub: scrub ?? null,
     answers: { ...proofs.given },
     gateways
   }
+}
+
+async function openScrubber(
+  { dataDir, scrubBytesPerSecond: bytesPerSecond, scrubTurnMs: turnMs }: ProviderInit,
+  storage: StorageProvider,
+  dataServer: DataServer,
+  clock: Clock,
+  log: Log
+): Promise<Scrubber | undefined> {
+  if (bytesPerSecond === 0) return undefined
+  const components = { storage, isBusy: () => dataServer.isBusy, clock, log }
+  return await Scrubber.open(components, { path: join(dataDir, 'scrub.json'), bytesPerSecond, turnMs })
+}
+
+/** @throws HoldfastError `OFFLINE` before there is one */
+function requireNetwork(network: Libp2pNetwork | undefined): Libp2pNetwork {
+  if (network === undefined) throw new HoldfastError('OFFLINE', 'the network is not up yet')
+  return network
 }
 
 interface Listening {

@@ -8,12 +8,23 @@
 import { DatabaseSync, type StatementSync } from 'node:sqlite'
 import { CID } from 'multiformats/cid'
 import { HoldfastError } from '../base/errors.ts'
-import { byBytes, type Lease, type LeaseStore, type OwnerTotals } from './lease-store.ts'
+import {
+  byBytes,
+  type Lease,
+  type LeasedBlock,
+  type LeaseStore,
+  type LeaseTotals,
+  type LossKind,
+  type OwnerTotals
+} from './lease-store.ts'
 
 /** Leases in one commit. */
 const commitLeasesMax = 10_000
 /** Leases waiting for a commit. */
 const waitingLeasesMax = 100_000
+
+/** 2: blocks that are lost, and blocks that nobody leases. */
+const formatVersion = 2
 
 const schema = `
   CREATE TABLE IF NOT EXISTS owners (id INTEGER PRIMARY KEY, peer_id TEXT NOT NULL UNIQUE) STRICT;
@@ -25,7 +36,9 @@ const schema = `
     PRIMARY KEY (cid, owner)
   ) STRICT, WITHOUT ROWID;
   CREATE INDEX IF NOT EXISTS leases_by_until ON leases (until);
-  PRAGMA user_version = 1;
+  CREATE TABLE IF NOT EXISTS lost (cid BLOB PRIMARY KEY, kind TEXT NOT NULL) STRICT, WITHOUT ROWID;
+  CREATE TABLE IF NOT EXISTS orphans (cid BLOB PRIMARY KEY, found_at INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+  PRAGMA user_version = ${formatVersion};
 `
 
 interface Waiting {
@@ -34,11 +47,7 @@ interface Waiting {
   reject: (error: unknown) => void
 }
 
-interface Totals {
-  leases: number
-  blocks: number
-  bytes: number
-}
+type Owned = Pick<LeaseTotals, 'leases' | 'bytes'>
 
 export class SqliteLeaseStore implements LeaseStore {
   readonly #db: DatabaseSync
@@ -48,9 +57,9 @@ export class SqliteLeaseStore implements LeaseStore {
   #waitingLeases = 0
   #isScheduled = false
   #isClosed = false
-  #totals: Totals
+  #totals: LeaseTotals
   /** By the owner's id. Kept up like the totals, since counting them takes a look at every lease. */
-  #owned = new Map<number, Pick<Totals, 'leases' | 'bytes'>>()
+  #owned = new Map<number, Owned>()
 
   /**
    * @throws HoldfastError `BAD_CONFIG` when another process has the database, or a newer version wrote it
@@ -59,7 +68,7 @@ export class SqliteLeaseStore implements LeaseStore {
     this.#db = openExclusively(path)
     try {
       const { user_version: version } = this.#db.prepare('PRAGMA user_version').get() as { user_version: number }
-      if (version > 1) throw new HoldfastError('BAD_CONFIG', `${path} was written by a newer version`)
+      if (version > formatVersion) throw new HoldfastError('BAD_CONFIG', `${path} was written by a newer version`)
       this.#db.exec(schema)
       this.#statements = prepare(this.#db)
       this.#totals = this.#countTotals()
@@ -140,11 +149,74 @@ export class SqliteLeaseStore implements LeaseStore {
     return this.#statements.isLeased.get(cid.bytes) !== undefined
   }
 
+  async lengthOf(cid: CID): Promise<number | undefined> {
+    this.#commitWaiting()
+    return (this.#statements.isLeased.get(cid.bytes) as { bytes: number } | undefined)?.bytes
+  }
+
+  async lose(cids: readonly CID[], kind: LossKind): Promise<CID[]> {
+    this.#commitWaiting()
+    return this.#transaction(() => cids.filter((cid) => this.#lose(cid.bytes, kind)))
+  }
+
+  #lose(cid: Uint8Array, kind: LossKind): boolean {
+    const leased = this.#statements.isLeased.get(cid) as { bytes: number } | undefined
+    if (leased === undefined || this.#isLost(cid)) return false
+    this.#statements.lose.run(cid, kind)
+    this.#count(leased.bytes, -1)
+    this.#totals.lost += 1
+    return true
+  }
+
+  async find(cid: CID): Promise<void> {
+    const bytes = await this.lengthOf(cid)
+    if (bytes !== undefined && this.#isLost(cid.bytes)) this.#transaction(() => this.#find(cid.bytes, bytes))
+  }
+
+  async lossOf(cid: CID): Promise<LossKind | undefined> {
+    this.#commitWaiting()
+    if (this.#totals.lost === 0) return undefined
+    return (this.#statements.lossOf.get(cid.bytes) as { kind: LossKind } | undefined)?.kind
+  }
+
+  async blocks(after: CID | undefined, limit: number): Promise<LeasedBlock[]> {
+    return this.#page(this.#statements.blocks, after, limit)
+  }
+
+  async losses(after: CID | undefined, limit: number): Promise<LeasedBlock[]> {
+    return this.#page(this.#statements.losses, after, limit)
+  }
+
+  #page(statement: StatementSync, after: CID | undefined, limit: number): LeasedBlock[] {
+    this.#commitWaiting()
+    const rows = statement.all(after?.bytes ?? new Uint8Array(0), limit) as Array<{ cid: Uint8Array; bytes: number }>
+    return rows.map(({ cid, bytes }) => ({ cid: CID.decode(cid), bytes }))
+  }
+
+  async noteOrphans(cids: readonly CID[], at: number): Promise<void> {
+    if (cids.length === 0) return
+    this.#transaction(() => {
+      for (const cid of cids) this.#statements.noteOrphan.run(cid.bytes, at)
+    })
+  }
+
+  async orphansSince(at: number, limit: number): Promise<CID[]> {
+    const rows = this.#statements.orphans.all(at, limit) as Array<{ cid: Uint8Array }>
+    return rows.map(({ cid }) => CID.decode(cid))
+  }
+
+  async forgetOrphans(cids: readonly CID[]): Promise<void> {
+    if (cids.length === 0) return
+    this.#transaction(() => {
+      for (const cid of cids) this.#statements.forgetOrphan.run(cid.bytes)
+    })
+  }
+
   async usedBytes(): Promise<number> {
     return this.#totals.bytes
   }
 
-  async totals(): Promise<Totals> {
+  async totals(): Promise<LeaseTotals> {
     return { ...this.#totals }
   }
 
@@ -204,9 +276,22 @@ export class SqliteLeaseStore implements LeaseStore {
       this.#totals.leases += 1
       this.#own(ownerId, 1, bytes)
     }
-    if (known !== undefined) return // a CID has one length
-    this.#totals.blocks += 1
-    this.#totals.bytes += bytes
+    if (known === undefined) this.#count(bytes, 1) // a CID has one length
+  }
+
+  #isLost(cid: Uint8Array): boolean {
+    return this.#totals.lost > 0 && this.#statements.lossOf.get(cid) !== undefined
+  }
+
+  #find(cid: Uint8Array, bytes: number): void {
+    this.#statements.find.run(cid)
+    this.#count(bytes, 1)
+    this.#totals.lost -= 1
+  }
+
+  #count(bytes: number, sign: 1 | -1): void {
+    this.#totals.blocks += sign
+    this.#totals.bytes += sign * bytes
   }
 
   /** Whether that was the block's last lease. */
@@ -217,8 +302,8 @@ export class SqliteLeaseStore implements LeaseStore {
     this.#totals.leases -= 1
     this.#own(ownerId, -1, -row.bytes)
     if (this.#statements.isLeased.get(cid) !== undefined) return false
-    this.#totals.blocks -= 1
-    this.#totals.bytes -= row.bytes
+    if (this.#isLost(cid)) this.#find(cid, row.bytes)
+    this.#count(row.bytes, -1)
     return true
   }
 
@@ -266,11 +351,11 @@ export class SqliteLeaseStore implements LeaseStore {
     }
   }
 
-  #countTotals(): Totals {
-    return { ...(this.#statements.totals.get() as unknown as Totals) }
+  #countTotals(): LeaseTotals {
+    return { ...(this.#statements.totals.get() as unknown as LeaseTotals) }
   }
 
-  #countOwned(): Map<number, Pick<Totals, 'leases' | 'bytes'>> {
+  #countOwned(): Map<number, Owned> {
     const rows = this.#statements.owned.all() as Array<{ owner: number; leases: number; bytes: number }>
     return new Map(rows.map(({ owner, leases, bytes }) => [owner, { leases, bytes }]))
   }
@@ -312,8 +397,22 @@ function prepare(db: DatabaseSync) {
     list: statement('SELECT cid, until, bytes FROM leases WHERE cid > ? AND owner = ? ORDER BY cid LIMIT ?'),
     ownersOf: statement('SELECT owner FROM leases WHERE cid = ?'),
     isLeased: statement('SELECT bytes FROM leases WHERE cid = ? LIMIT 1'),
+    lose: statement('INSERT INTO lost (cid, kind) VALUES (?, ?)'),
+    find: statement('DELETE FROM lost WHERE cid = ?'),
+    lossOf: statement('SELECT kind FROM lost WHERE cid = ?'),
+    blocks: statement(`
+      SELECT cid, max(bytes) AS bytes FROM leases
+      WHERE cid > ? AND cid NOT IN (SELECT cid FROM lost) GROUP BY cid ORDER BY cid LIMIT ?`),
+    losses: statement(`
+      SELECT cid, (SELECT max(bytes) FROM leases WHERE leases.cid = lost.cid) AS bytes FROM lost
+      WHERE cid > ? ORDER BY cid LIMIT ?`),
+    noteOrphan: statement('INSERT OR IGNORE INTO orphans (cid, found_at) VALUES (?, ?)'),
+    orphans: statement('SELECT cid FROM orphans WHERE found_at <= ? ORDER BY found_at, cid LIMIT ?'),
+    forgetOrphan: statement('DELETE FROM orphans WHERE cid = ?'),
     totals: statement(`
-      SELECT coalesce(sum(n), 0) AS leases, count(*) AS blocks, coalesce(sum(bytes), 0) AS bytes
-      FROM (SELECT count(*) AS n, max(bytes) AS bytes FROM leases GROUP BY cid)`)
+      SELECT coalesce(sum(n), 0) AS leases, count(*) - count(lost.cid) AS blocks, count(lost.cid) AS lost,
+        coalesce(sum(bytes) FILTER (WHERE lost.cid IS NULL), 0) AS bytes
+      FROM (SELECT cid, count(*) AS n, max(bytes) AS bytes FROM leases GROUP BY cid) AS held
+      LEFT JOIN lost ON lost.cid = held.cid`)
   }
 }

@@ -10,6 +10,7 @@ import { writeFileDurably } from '../base/durable-file.ts'
 import { HoldfastError, messageOf } from '../base/errors.ts'
 import { secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
+import { scrubProgressSchema } from './scrubber.ts'
 
 const writeEveryMs = 30 * secondMs
 /** What is older than this was written by a process that is gone, or stands still. */
@@ -33,8 +34,12 @@ const statusSchema = z.strictObject({
   leasedBytes: count,
   blocks: count,
   leases: count,
+  /** Leased blocks that are gone or were damaged, and have not been brought again. */
+  lost: count,
   /** Blocks found to be damaged since the start. */
   rotten: count,
+  /** How far the scrubber has come; null: it is off. */
+  scrub: scrubProgressSchema.nullable(),
   /** Answers to audits since the start, by kind. */
   answers: z.record(z.string(), count),
   /** Those that lease most. */

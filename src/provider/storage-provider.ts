@@ -5,8 +5,10 @@
  * It guarantees that
  * - `put` resolves only after the bytes were checked against their CID and both block and lease are durable;
  * - `get` never yields bytes that do not match their CID;
- * - a leased block is never deleted, whatever runs at the same time, but by `evict`, which refuses it;
+ * - a leased block is never deleted, whatever runs at the same time, but by `evict`, which refuses it, and where it is
+ *   damaged, which is told;
  * - a block that is refused is neither taken nor given, though it may be kept to be handed over;
+ * - what it counts as used is what the store holds: the leased blocks that are not lost, and those that wait to be deleted;
  * - the blocks kept and those being written never exceed the capacity together.
  */
 import type { CID } from 'multiformats/cid'
@@ -25,7 +27,7 @@ import { challengeChunkBytes } from '../custody/audit-messages.ts'
 import { encodeOffer, type Offer, type Signer } from '../market/offer.ts'
 import type { LeaseState } from '../transfer/provider-client.ts'
 import { KeyedLock } from './keyed-lock.ts'
-import type { Lease, LeaseStore, OwnerTotals } from './lease-store.ts'
+import type { Lease, LeasedBlock, LeaseStore, LossKind, OwnerTotals } from './lease-store.ts'
 import type { RefusalStore } from './refusal-store.ts'
 import type { ShardStore } from './shard-store.ts'
 
@@ -36,10 +38,8 @@ export const leaseTermMsMax = 3 * limits.committedLeaseMs
 const collectBatch = 1000
 /** Blocks deleted at once. */
 const deleteWidth = 8
-/** Unleased blocks remembered between being found and being deleted; the rest are found again at the next start. */
-const orphansMax = 50_000
-/** Rotten blocks remembered; the rest are found again when they are read. */
-const rottenMax = 10_000
+/** Leased blocks looked at together when some are missing, and told together. */
+const lossBatch = 1000
 /** How long a full disk is taken to stay full, unless something is deleted. */
 const diskFullMs = minuteMs
 /** How old a signed offer handed out may be. */
@@ -51,6 +51,11 @@ export interface StorageProviderComponents {
   clock: Clock
   log: Log
   signer: Signer
+  /**
+   * Has the owners of these blocks told that they are lost; durable when it resolves. Told of each as soon as it is found,
+   * and again at every start while it is leased: whatever becomes of one telling, there is another.
+   */
+  onLost?: (cids: readonly CID[]) => Promise<void>
   /** What the operator refuses; absent: nothing. */
   refusals?: Pick<RefusalStore, 'find'>
 }
@@ -90,7 +95,7 @@ export interface ReconcileResult {
   bytes: number
   /** Blocks nobody leases: from writes that were never acknowledged. */
   orphans: number
-  /** Leased blocks that are not in the store. */
+  /** Leased blocks that are not in the store, or damaged. */
   missing: number
 }
 
@@ -98,13 +103,15 @@ export interface StorageStats {
   capacityBytes: number
   /** Bytes of the blocks kept. */
   usedBytes: number
-  /** Of those that somebody leases. */
+  /** Of those that somebody leases; the rest waits to be deleted. */
   leasedBytes: number
   /** Bytes of blocks being written. */
   reservedBytes: number
   freeBytes: number
   leases: number
   blocks: number
+  /** Leased blocks that are gone or were damaged, and have not been brought again. */
+  lost: number
   accepting: boolean
   /** Since the process started. */
   puts: number
@@ -112,16 +119,14 @@ export interface StorageStats {
   rotten: number
 }
 
+/** `unleased`: nobody leases it any more, so it does not matter. */
+export type ScrubResult = 'ok' | 'unleased' | LossKind
+
 export interface BlockProofs {
   /** In the order of the chunks asked for; each checked, or out of a block that was. */
   slices: Uint8Array[]
   /** The block's, for the next time. */
   tree: Blake3Tree
-}
-
-interface Orphan {
-  cid: CID
-  foundAt: number
 }
 
 /** Whether providers keep blocks of this kind: shards under BLAKE3, dag-pb and dag-cbor nodes under sha2-256. */
@@ -141,12 +146,11 @@ export class StorageProvider {
   readonly #clock: Clock
   readonly #log: Log
   readonly #signer: Signer
+  readonly #onLost: (cids: readonly CID[]) => Promise<void>
   readonly #refusals: Pick<RefusalStore, 'find'> | undefined
   readonly #expiryGraceMs: number
   readonly #orphanGraceMs: number
   readonly #locks = new KeyedLock()
-  readonly #orphans = new Map<string, Orphan>()
-  readonly #rotten = new Set<string>()
   /** Of released blocks, under way. */
   readonly #deletions = new Set<Promise<void>>()
   #ready: Promise<void> | undefined
@@ -157,6 +161,7 @@ export class StorageProvider {
   #draining = false
   #puts = 0
   #gets = 0
+  #rotten = 0
   #signedOffer: { bytes: Uint8Array; issuedAt: number } | undefined
 
   constructor(components: StorageProviderComponents, init: StorageProviderInit) {
@@ -168,9 +173,10 @@ export class StorageProvider {
     this.#clock = components.clock
     this.#log = components.log
     this.#signer = components.signer
+    this.#onLost = components.onLost ?? (async () => {})
     this.#refusals = components.refusals
     this.#expiryGraceMs = init.expiryGraceMs ?? hourMs
-    this.#orphanGraceMs = init.orphanGraceMs ?? dayMs
+    this.#orphanGraceMs = Math.max(1, init.orphanGraceMs ?? dayMs) // not 0: or what can't be deleted is due at once
   }
 
   get peerId(): string {
@@ -216,8 +222,10 @@ export class StorageProvider {
       // Whoever refuses it from now on waits for this lock before looking for what is held.
       this.#checkRefusal(cid)
       const storedBytes = await this.#shards.size(cid)
-      const isHeld = storedBytes === bytes.length && (await this.#isHeldWhole(cid))
-      if (!isHeld) await this.#write(cid, bytes, storedBytes ?? 0)
+      const loss = await this.#leases.lossOf(cid)
+      const isHeld = loss === undefined && storedBytes === bytes.length && (await this.#isHeldWhole(cid))
+      if (!isHeld) await this.#write(cid, bytes, await this.#countedBytes(cid, storedBytes, loss))
+      if (loss !== undefined) await this.#leases.find(cid) // others lease it, too
       const until = await this.#lease(owner, cid, bytes.length, termMs, !isHeld)
       this.#puts += 1
       return { created: !isHeld, until }
@@ -238,14 +246,11 @@ export class StorageProvider {
   async getToHandOver(cid: CID, into?: Uint8Array): Promise<Uint8Array> {
     const key = canonical(cid)
     if (!isStorable(key)) throw missing()
-    const bytes = await this.#shards.get(key, into)
-    if (bytes === undefined) throw missing()
-    if (!matchesCid(key, bytes)) {
-      this.#rememberRotten(key)
-      throw new HoldfastError('MISSING', 'the stored block is damaged', { details: { rotten: true } })
-    }
+    const read = await this.#read(key, into)
+    if (!(read instanceof Uint8Array)) throw await this.#confession(key, read)
+    if (!matchesCid(key, read)) throw await this.#confession(key, 'rotten')
     this.#gets += 1
-    return bytes
+    return read
   }
 
   /**
@@ -258,20 +263,36 @@ export class StorageProvider {
   async prove(cid: CID, chunks: readonly number[], tree?: Blake3Tree): Promise<BlockProofs> {
     check(isProvable(cid), 'only raw blocks under blake3 have proofs')
     this.#checkRefusal(cid)
-    const bytes = await this.#shards.get(cid)
-    if (bytes === undefined) throw missing()
-    const { digest } = cid.multihash
-    const proofs = proofsOf(bytes, digest, chunks, tree)
-    if (proofs !== undefined) return proofs
-    this.#rememberRotten(cid)
-    throw new HoldfastError('MISSING', 'the stored block is damaged', { details: { rotten: true } })
+    const read = await this.#read(cid)
+    if (!(read instanceof Uint8Array)) throw await this.#confession(cid, read)
+    const proofs = proofsOf(read, cid.multihash.digest, chunks, tree)
+    if (proofs === undefined) throw await this.#confession(cid, 'rotten')
+    return proofs
+  }
+
+  /**
+   * Looks whether a leased block is there and undamaged. What is not is confessed, and counts no longer.
+   *
+   * @param into memory for the block
+   */
+  async scrub(cid: CID, into?: Uint8Array): Promise<ScrubResult> {
+    await this.#start()
+    if (!(await this.#leases.isLeased(cid))) return 'unleased'
+    const read = await this.#read(cid, into)
+    if (read instanceof Uint8Array && matchesCid(cid, read)) return 'ok'
+    return (await this.#suspect(cid)) ?? 'ok'
+  }
+
+  /** The blocks that somebody leases and that are not lost, in a lasting order, from behind `after`; at most `limit`. */
+  async leasedBlocks(after: CID | undefined, limit: number): Promise<LeasedBlock[]> {
+    return await this.#leases.blocks(after, limit)
   }
 
   async isLeasedBy(owner: string, cid: CID): Promise<boolean> {
     return (await this.#leases.get(owner, cid)) !== undefined
   }
 
-  /** Length of the block, if it is there and not known to be rotten. @throws HoldfastError `REFUSED` */
+  /** Length of the block, if it is there and not known to be lost. @throws HoldfastError `REFUSED` */
   async size(cid: CID): Promise<number | undefined> {
     this.#checkRefusal(canonical(cid))
     return await this.#sizeHeld(cid)
@@ -279,7 +300,7 @@ export class StorageProvider {
 
   async #sizeHeld(cid: CID): Promise<number | undefined> {
     const key = canonical(cid)
-    if (!isStorable(key) || this.#rotten.has(key.toString())) return undefined
+    if (!isStorable(key) || (await this.#leases.lossOf(key)) !== undefined) return undefined
     return await this.#shards.size(key)
   }
 
@@ -324,7 +345,7 @@ export class StorageProvider {
     check(cids.length <= limits.leaseBatchMax, `at most ${limits.leaseBatchMax} leases in one request`)
     const until = this.#clock.now() + termMs
     const refused = cids.map((cid) => this.refusalOf(cid) !== undefined)
-    const sizes = await Promise.all(cids.map((cid, i) => (refused[i] ? undefined : this.#sizeHeld(cid))))
+    const sizes = await Promise.all(cids.map((cid, i) => (refused[i] ? undefined : this.#renewableBytes(cid))))
     const present = cids.flatMap((cid, i): Lease[] => {
       const bytes = sizes[i]
       return bytes === undefined ? [] : [{ cid, owner, until, bytes }]
@@ -341,6 +362,14 @@ export class StorageProvider {
     const gone = cids.filter((_cid, i) => states[i] === 'missing' && sizes[i] !== undefined)
     if (gone.length > 0) await this.#leases.release(owner, gone)
     return states
+  }
+
+  /** Length of the block where it can be leased. Blocks that nobody leases are read: nothing else has vouched for them. */
+  async #renewableBytes(cid: CID): Promise<number | undefined> {
+    const bytes = await this.#sizeHeld(cid)
+    const isLeased = await this.#leases.isLeased(cid)
+    if (bytes === undefined && isLeased) await this.#suspect(cid) // its other owners are to know as well
+    return bytes === undefined || isLeased || (await this.#isHeldWhole(cid)) ? bytes : undefined
   }
 
   /**
@@ -367,10 +396,17 @@ export class StorageProvider {
   async dropUnleased(): Promise<void> {
     await this.#start()
     await Promise.allSettled(this.#deletions) // failures are heard by who released
-    await forEachLimit([...this.#orphans.values()], deleteWidth, async ({ cid }) => {
-      this.#orphans.delete(cid.toString())
-      await this.#deleteUnleased(cid)
-    })
+    let due: CID[]
+    let deleted: number
+    do {
+      due = await this.#leases.orphansSince(this.#clock.now(), collectBatch)
+      deleted = 0
+      await this.#leases.forgetOrphans(due)
+      await forEachLimit(due, deleteWidth, async (cid) => {
+        if ((await this.#deleteUnleased(cid)) !== undefined) deleted++
+      })
+      // What cannot be deleted is noted anew: it must not be met again and again.
+    } while (due.length === collectBatch && deleted > 0)
   }
 
   /** Ends everybody's leases on these blocks, and deletes them. What is refused only: others are promised to be kept. */
@@ -403,11 +439,13 @@ export class StorageProvider {
       freed = await this.#leases.expire(now - this.#expiryGraceMs, collectBatch)
       await forEachLimit(freed, deleteWidth, count)
     } while (freed.length > 0)
-    const due = [...this.#orphans.values()].filter((orphan) => orphan.foundAt + this.#orphanGraceMs <= now)
-    await forEachLimit(due, deleteWidth, async ({ cid }) => {
-      this.#orphans.delete(cid.toString())
-      await count(cid)
-    })
+    let due: CID[]
+    do {
+      due = await this.#leases.orphansSince(now - this.#orphanGraceMs, collectBatch)
+      // Forgotten first: what cannot be deleted is noted anew, and what a crash leaves is found at the next start.
+      await this.#leases.forgetOrphans(due)
+      await forEachLimit(due, deleteWidth, count)
+    } while (due.length === collectBatch)
     if (result.blocks > 0) this.#log.info('collected blocks nobody leases', { ...result })
     return result
   }
@@ -469,7 +507,7 @@ export class StorageProvider {
 
   async stats(): Promise<StorageStats> {
     await this.#start()
-    const { leases, blocks, bytes } = await this.#leases.totals()
+    const { leases, blocks, bytes, lost } = await this.#leases.totals()
     return {
       capacityBytes: this.capacityBytes,
       usedBytes: this.#usedBytes,
@@ -478,10 +516,11 @@ export class StorageProvider {
       freeBytes: this.freeBytes,
       leases,
       blocks,
+      lost,
       accepting: this.accepting,
       puts: this.#puts,
       gets: this.#gets,
-      rotten: this.#rotten.size
+      rotten: this.#rotten
     }
   }
 
@@ -505,24 +544,143 @@ export class StorageProvider {
 
   async #reconcile(): Promise<ReconcileResult> {
     const result: ReconcileResult = { blocks: 0, bytes: 0, orphans: 0, missing: 0 }
+    let orphans: CID[] = []
     for await (const { cid, bytes } of this.#shards.list()) {
+      const leasedBytes = await this.#leases.lengthOf(cid)
+      if (leasedBytes !== undefined && !(await this.#isWorthIts(cid, leasedBytes, bytes))) continue
       result.blocks += 1
       result.bytes += bytes
-      if (await this.#leases.isLeased(cid)) continue
+      if (leasedBytes !== undefined) continue
       result.orphans += 1
-      this.#rememberOrphan(cid)
+      orphans.push(cid)
+      if (orphans.length < collectBatch) continue
+      await this.#noteOrphans(orphans)
+      orphans = []
     }
+    await this.#noteOrphans(orphans)
     this.#usedBytes = result.bytes
-    result.missing = Math.max(0, (await this.#leases.totals()).blocks - (result.blocks - result.orphans))
+    if ((await this.#leases.totals()).blocks > result.blocks - result.orphans) await this.#findMissing()
+    result.missing = (await this.#leases.totals()).lost
     const report = result.missing > 0 ? this.#log.error : this.#log.info
     report('compared blocks with leases', { ...result })
+    await this.#tellLosses()
     return result
+  }
+
+  /** Whether a stored block may be what is leased, by its length. What was lost before, or can't be, is read. */
+  async #isWorthIts(cid: CID, leasedBytes: number, bytes: number): Promise<boolean> {
+    if (leasedBytes === bytes && (await this.#leases.lossOf(cid)) === undefined) return true
+    if (await this.#isHeldWhole(cid)) {
+      await this.#leases.find(cid) // put back, or a write that did not get as far as its lease
+      return true
+    }
+    await this.#leases.lose([cid], 'rotten')
+    return !(await this.#deleteDamaged(cid))
+  }
+
+  /** Leases whose block is not there. */
+  async #findMissing(): Promise<void> {
+    let after: CID | undefined
+    for (;;) {
+      const page = await this.#leases.blocks(after, lossBatch)
+      if (page.length === 0) return
+      after = page.at(-1)!.cid
+      const missing: CID[] = []
+      await forEachLimit(page, deleteWidth, async ({ cid }) => {
+        if ((await this.#shards.size(cid)) === undefined) missing.push(cid)
+      })
+      if (missing.length > 0) await this.#leases.lose(missing, 'missing')
+    }
+  }
+
+  async #tellLosses(): Promise<void> {
+    let after: CID | undefined
+    for (;;) {
+      const page = await this.#leases.losses(after, lossBatch)
+      if (page.length === 0) return
+      after = page.at(-1)!.cid
+      await this.#tell(page.map(({ cid }) => cid))
+    }
+  }
+
+  /** Never rejects: who was not told is told at the next start, or hears it when it asks. */
+  async #tell(lost: readonly CID[]): Promise<void> {
+    try {
+      await this.#onLost(lost)
+    } catch (error) {
+      this.#log.error('the owners of lost blocks could not be told', { blocks: lost.length, error: messageOf(error) })
+    }
+  }
+
+  /** The block as it is stored, unchecked. What the disk has given up is as good as damaged. */
+  async #read(cid: CID, into?: Uint8Array): Promise<Uint8Array | LossKind> {
+    try {
+      return (await this.#shards.get(cid, into)) ?? 'missing'
+    } catch (error) {
+      if (!unreadableCodes.has((error as NodeJS.ErrnoException).code ?? '')) throw error
+      return 'rotten'
+    }
+  }
+
+  /** What a reader is told of a block that is not there as it should be. Before, its owners are. */
+  async #confession(cid: CID, seen: LossKind): Promise<HoldfastError> {
+    // Most of what is asked for and not there is nobody's.
+    if (seen === 'missing' && !(await this.#leases.isLeased(cid))) return missing()
+    const kind = (await this.#suspect(cid)) ?? seen
+    if (kind === 'missing') return missing()
+    return new HoldfastError('MISSING', 'the stored block is damaged', { details: { rotten: true } })
+  }
+
+  /** Looks again at a block that a reader found bad, and gives up what is. @returns what is wrong with it */
+  async #suspect(cid: CID): Promise<LossKind | undefined> {
+    await this.#start()
+    return await this.#locks.run(cid.toString(), async () => {
+      const known = await this.#leases.lossOf(cid)
+      if (known !== undefined) return known
+      const read = await this.#read(cid)
+      if (read instanceof Uint8Array && matchesCid(cid, read)) return undefined // brought again meanwhile
+      const kind = read instanceof Uint8Array ? 'rotten' : read
+      await this.#giveUp(cid, kind)
+      return kind
+    })
+  }
+
+  /** Under the block's lock. Killed anywhere, the next start ends it. */
+  async #giveUp(cid: CID, kind: LossKind): Promise<void> {
+    const leasedBytes = await this.#leases.lengthOf(cid)
+    const countedBytes = leasedBytes ?? (await this.#shards.size(cid)) ?? 0
+    if (kind === 'rotten') this.#rotten += 1
+    if (leasedBytes !== undefined) {
+      this.#log.error(kind === 'rotten' ? 'a stored block is damaged' : 'a leased block is gone', { cid: String(cid) })
+      await this.#leases.lose([cid], kind)
+      await this.#tell([cid])
+    }
+    if (kind === 'missing' || (await this.#deleteDamaged(cid))) this.#usedBytes -= countedBytes
+  }
+
+  /** Whether it is gone. Where it can't be deleted, it stays counted. */
+  async #deleteDamaged(cid: CID): Promise<boolean> {
+    try {
+      await this.#shards.delete(cid)
+      return true
+    } catch (error) {
+      this.#log.error('a damaged block could not be deleted', { cid: cid.toString(), error: messageOf(error) })
+      return false
+    }
+  }
+
+  /** What a block counts for in `usedBytes`. @param storedBytes its length in the store, if it is there */
+  async #countedBytes(cid: CID, storedBytes: number | undefined, loss: LossKind | undefined): Promise<number> {
+    if (loss === 'missing') return 0
+    const leasedBytes = await this.#leases.lengthOf(cid)
+    if (loss === 'rotten') return storedBytes === undefined ? 0 : leasedBytes!
+    return leasedBytes ?? storedBytes ?? 0
   }
 
   /** Whether the store has the block undamaged. The bytes are read: a lease on a rotten block would be a lie. */
   async #isHeldWhole(cid: CID): Promise<boolean> {
-    const stored = await this.#shards.get(cid)
-    return stored !== undefined && matchesCid(cid, stored)
+    const read = await this.#read(cid)
+    return read instanceof Uint8Array && matchesCid(cid, read)
   }
 
   /** @param replacedBytes length of what is stored under this CID now */
@@ -534,7 +692,6 @@ export class StorageProvider {
     try {
       await this.#shards.put(cid, bytes)
       this.#usedBytes += addedBytes
-      this.#rotten.delete(cid.toString())
     } catch (error) {
       await this.#afterFailedWrite(cid, replacedBytes, error)
       throw error
@@ -549,10 +706,18 @@ export class StorageProvider {
       this.#signedOffer = undefined
       this.#log.error('the disk is full before the capacity is used', { usedBytes: this.#usedBytes })
     }
-    // It may have failed after the block became visible: count it, and let the collector judge it.
-    const bytes = (await this.#shards.size(cid)) ?? 0
-    this.#usedBytes += bytes - replacedBytes
-    if (bytes > 0) this.#rememberOrphan(cid)
+    // It may have failed after the block became visible.
+    const leasedBytes = await this.#leases.lengthOf(cid)
+    if (leasedBytes === undefined) {
+      const bytes = (await this.#shards.size(cid)) ?? 0
+      this.#usedBytes += bytes - replacedBytes
+      if (bytes > 0) await this.#noteOrphans([cid]) // for the collector to judge
+    } else if (await this.#isHeldWhole(cid)) {
+      this.#usedBytes += leasedBytes - replacedBytes
+      await this.#leases.find(cid)
+    } else if ((await this.#leases.lossOf(cid)) === undefined) {
+      await this.#giveUp(cid, (await this.#shards.size(cid)) === undefined ? 'missing' : 'rotten')
+    }
   }
 
   async #lease(owner: string, cid: CID, bytes: number, termMs: number, isNew: boolean): Promise<number> {
@@ -561,10 +726,9 @@ export class StorageProvider {
       await this.#leases.grant([{ cid, owner, until, bytes }])
     } catch (error) {
       // Nobody was told yes. Deleting now could hit a lease that did commit, so the collector decides later.
-      if (isNew) this.#rememberOrphan(cid)
+      if (isNew) await this.#noteOrphans([cid])
       throw error
     }
-    this.#orphans.delete(cid.toString())
     return until
   }
 
@@ -579,29 +743,22 @@ export class StorageProvider {
         await this.#shards.delete(cid)
       } catch (error) {
         this.#log.error('a block could not be deleted', { cid: key, error: messageOf(error) })
-        this.#rememberOrphan(cid) // tried again later: one bad file must not stop the collector
+        await this.#noteOrphans([cid]) // tried again later: one bad file must not stop the collector
         return undefined
       }
       this.#usedBytes -= bytes
       this.#diskFullUntil = 0
-      this.#rotten.delete(key)
       return bytes
     })
   }
 
-  #rememberOrphan(cid: CID): void {
-    if (this.#orphans.size < orphansMax) this.#orphans.set(cid.toString(), { cid, foundAt: this.#clock.now() })
-  }
-
-  #rememberRotten(cid: CID): void {
-    const key = cid.toString()
-    if (this.#rotten.has(key)) return
-    if (this.#rotten.size >= rottenMax) {
-      const [oldest] = this.#rotten
-      this.#rotten.delete(oldest!)
+  /** Never rejects: what was not noted is found again at the next start. */
+  async #noteOrphans(cids: readonly CID[]): Promise<void> {
+    try {
+      await this.#leases.noteOrphans(cids, this.#clock.now())
+    } catch (error) {
+      this.#log.error('blocks that nobody leases were not noted', { blocks: cids.length, error: messageOf(error) })
     }
-    this.#rotten.add(key)
-    this.#log.error('a stored block is damaged', { cid: key })
   }
 }
 
@@ -625,6 +782,9 @@ function proofsOf(
   })
   return { slices, tree }
 }
+
+/** What reading answers where a sector, or the file system's own notes of the file, cannot be read any more. */
+const unreadableCodes = new Set(['EIO', 'EUCLEAN', 'EBADMSG'])
 
 /** Blocks are kept under CIDv1; old IPFS clients ask for dag-pb by CIDv0. */
 const canonical = (cid: CID): CID => (cid.version === 0 ? cid.toV1() : cid)

@@ -291,7 +291,9 @@ export class SimulatedDisk {
       size: (cid) => process.wait(this.#blocks.size(cid)),
       delete: async (cid) => {
         await process.wait(this.#blocks.delete(cid))
-        if (this.#held.delete(cid.toString())) this.onDelete(cid)
+        const key = cid.toString()
+        const wasWhole = !this.#rotten.delete(key) // what is damaged counts for nothing already
+        if (this.#held.delete(key) && wasWhole) this.onDelete(cid)
       },
       list: () => this.#blocks.list()
     }
@@ -357,6 +359,15 @@ function slowLeases(store: MemoryLeaseStore, process: VirtualProcess, random: Se
     list: (...args) => process.wait(store.list(...args)),
     ownersOf: (cid) => process.wait(store.ownersOf(cid)),
     isLeased: (cid) => process.wait(store.isLeased(cid)),
+    lengthOf: (cid) => process.wait(store.lengthOf(cid)),
+    lose: (cids, kind) => process.wait(store.lose(cids, kind)),
+    find: (cid) => process.wait(store.find(cid)),
+    lossOf: (cid) => process.wait(store.lossOf(cid)),
+    blocks: (after, limit) => process.wait(store.blocks(after, limit)),
+    losses: (after, limit) => process.wait(store.losses(after, limit)),
+    noteOrphans: (cids, at) => process.wait(store.noteOrphans(cids, at)),
+    orphansSince: (at, limit) => process.wait(store.orphansSince(at, limit)),
+    forgetOrphans: (cids) => process.wait(store.forgetOrphans(cids)),
     usedBytes: () => process.wait(store.usedBytes()),
     totals: () => process.wait(store.totals()),
     owners: (limit) => process.wait(store.owners(limit)),

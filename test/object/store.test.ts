@@ -173,6 +173,31 @@ describe('a write', () => {
     expect(Buffer.compare(await get(net, 'k'), bytes)).toBe(0)
     const { segments } = await net.store.health('b', 'k')
     expect(segments.at(-1)!.code).toBe('3+3')
+    // What was sent under the code that did not come about is given back.
+    await net.store.idle()
+    for (const provider of net.providers) provider.isAlive = true
+    const { blocks, ...health } = await net.store.health('b', 'k')
+    for (const { peerId, core } of net.providers) {
+      const kept = [...health.segments, ...blocks].flatMap(({ shards }) =>
+        shards.filter((it) => it.provider === peerId)
+      )
+      await core.release('gateway', await net.index.listReleases(peerId, 1000))
+      expect((await core.stats()).blocks).toBe(new Set(kept.map(({ cid }) => cid)).size)
+    }
+  })
+
+  it('that fails while the index does, too, does not keep its blocks from being released later', async () => {
+    const net = await network()
+    net.index.queueReleases = () => Promise.reject(new Error('the disk is full'))
+    await expect(put(net, 'k', bytesOf(3000), { condition: { ifMatch: 'nope' } })).rejects.toThrow()
+    await net.store.idle()
+    for (const { peerId, shards } of net.providers) {
+      for await (const { cid } of shards.list()) {
+        const { cids, done } = net.guard.claim(peerId, [cid])
+        done()
+        expect(cids).toEqual([cid])
+      }
+    }
   })
 
   it('that fails leaves nothing behind', async () => {

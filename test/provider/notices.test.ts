@@ -51,8 +51,11 @@ async function scene() {
       },
       join(directory, 'notices.sqlite')
     )
-  const lease = (owner: string, leased: readonly CID[]): Promise<void> =>
-    leases.grant(leased.map((cid) => ({ cid, owner, until: Number.MAX_SAFE_INTEGER, bytes: 1 })))
+  /** Leases what is lost. */
+  const lease = async (owner: string, leased: readonly CID[]): Promise<void> => {
+    await leases.grant(leased.map((cid) => ({ cid, owner, until: Number.MAX_SAFE_INTEGER, bytes: 1 })))
+    await leases.lose(leased, 'rotten')
+  }
   return { open, leases, lease, told, absent, ended, clock }
 }
 
@@ -69,6 +72,20 @@ describe('notices to gateways', () => {
       ['a', [cids[1]!.toString()], 0],
       ['b', [cids[1]!.toString()], 0]
     ])
+    await notices.stop()
+  })
+
+  test('a block that was brought again meanwhile is not told to be lost', async () => {
+    const { open, lease, leases, told, absent, clock } = await scene()
+    const notices = open()
+    await lease('a', cids.slice(0, 2))
+    absent.add('a')
+    await notices.lost(cids.slice(0, 2))
+    clock.advance((await notices.turn())! - clock.now())
+    absent.clear()
+    await leases.find(cids[0]!)
+    expect(await notices.turn()).toBeUndefined()
+    expect(told.map(({ lost }) => lost.map(String))).toEqual([[cids[1]!.toString()]])
     await notices.stop()
   })
 

@@ -21,6 +21,7 @@ import {
   statusAnswer,
   statusRequest
 } from '../../src/transfer/lease-protocol.ts'
+import { refusalAnswer, refusalRequest } from '../../src/transfer/refusal-protocol.ts'
 import { codeOf } from '../contracts/provider-client.ts'
 import { Loopback, refOf } from '../support/provider-node.ts'
 import { realComponents } from '../support/real-network.ts'
@@ -72,6 +73,28 @@ describe('a provider', () => {
     expect(Buffer.compare(await client.getShard(refOf(before), cid), bytes)).toBe(0)
     expect(await client.renewLeases(refOf(before), [cid], { termMs })).toEqual(['held'])
     expect(await after.storage.stats()).toMatchObject({ usedBytes: 10_000, leases: 1 })
+  })
+
+  test('looks at its blocks unasked, and tells the gateway that one is damaged', async () => {
+    const dataDir = await loopback.directory()
+    const provider = await loopback.provider({ dataDir, scrubTurnMs: 1000 })
+    const { client, network } = await loopback.client()
+    await client.getOffer(refOf(provider)) // as gateways do, whose connection is used
+    const told: string[] = []
+    await network.handle(controlProtocols.refusal, async (from, body) => {
+      const request = refusalRequest.decode(body)
+      if (from === provider.peerId && request.op === 'tell') told.push(...request.lost.map(String))
+      return refusalAnswer.encode({ v: 1 })
+    })
+    const [good, bad] = [randomBytes(10_000), randomBytes(20_000)]
+    for (const bytes of [good, bad]) await client.putShard(refOf(provider), cidOfShard(bytes), bytes, { termMs })
+    const name = cidOfShard(bad).toString()
+    await writeFile(join(dataDir, 'blocks', name.slice(-3, -1), name), randomBytes(20_000))
+    await expect.poll(() => told, { timeout: 20_000 }).toEqual([name])
+    expect(await provider.storage.stats()).toMatchObject({ usedBytes: 10_000, leasedBytes: 10_000, lost: 1, rotten: 1 })
+    expect(await client.renewLeases(refOf(provider), [cidOfShard(bad)], { termMs })).toEqual(['missing'])
+    await client.putShard(refOf(provider), cidOfShard(bad), bad, { termMs })
+    expect(await provider.storage.stats()).toMatchObject({ usedBytes: 30_000, lost: 0 })
   })
 
   test('takes other ports where those of last time are taken', async () => {

@@ -8,7 +8,8 @@ import { silentLog } from '../../src/base/log.ts'
 import { CID, cidOfNode, cidOfShard, codecs, hashes } from '../../src/content/cid.ts'
 import { MemoryLeaseStore } from '../../src/provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../../src/provider/memory-shard-store.ts'
-import { leaseTermMsMax } from '../../src/provider/storage-provider.ts'
+import type { ShardStore } from '../../src/provider/shard-store.ts'
+import { leaseTermMsMax, type StorageProvider } from '../../src/provider/storage-provider.ts'
 import { codeOf } from '../contracts/provider-client.ts'
 import { testProvider } from '../support/provider.ts'
 
@@ -190,10 +191,10 @@ describe('getting', () => {
     expect(logged).toEqual(['a stored block is damaged'])
     expect(await provider.has(cid)).toBe(false)
     expect(await provider.renew('a', [cid], 1000)).toEqual(['missing'])
-    expect((await provider.stats()).rotten).toBe(1)
+    expect(await provider.stats()).toMatchObject({ rotten: 1, lost: 1, usedBytes: 0, leasedBytes: 0 })
     expect(await provider.put('a', cid, bytes, 1000)).toMatchObject({ created: true })
     expect(Buffer.compare(await provider.get(cid), bytes)).toBe(0)
-    expect(await provider.stats()).toMatchObject({ rotten: 0, usedBytes: 1000 })
+    expect(await provider.stats()).toMatchObject({ rotten: 1, lost: 0, usedBytes: 1000 })
   })
 
   test('a put does not take a block that rotted unnoticed for a good one', async () => {
@@ -329,6 +330,22 @@ describe('starting', () => {
     expect(await provider.has(saved.cid)).toBe(true)
   })
 
+  test('an orphan goes a day after it was first found, though the provider starts anew every hour', async () => {
+    const { shards, leases, clock } = testProvider()
+    const orphan = block()
+    await shards.put(orphan.cid, orphan.bytes)
+    for (let hour = 0; hour < 24; hour++) {
+      const { provider } = testProvider({ shards, leases, clock })
+      expect(await provider.reconcileAtStart()).toMatchObject({ orphans: 1 })
+      expect(await provider.collect()).toEqual({ blocks: 0, bytes: 0 })
+      clock.advance(hourMs)
+    }
+    const { provider } = testProvider({ shards, leases, clock })
+    await provider.reconcileAtStart()
+    expect(await provider.collect()).toEqual({ blocks: 1, bytes: 1000 })
+    expect(await provider.stats()).toMatchObject({ usedBytes: 0 })
+  })
+
   test('what comes while the store is listed waits, and is counted right', async () => {
     const { shards, leases } = testProvider()
     const old = block(500)
@@ -342,10 +359,202 @@ describe('starting', () => {
   })
 })
 
+describe('losing', () => {
+  /** A provider whose losses are heard. */
+  const listened = (options: Parameters<typeof testProvider>[0] = {}) => {
+    const told: string[] = []
+    const onLost = async (cids: readonly CID[]): Promise<void> => void told.push(...cids.map(String))
+    return { told, ...testProvider({ onLost, ...options }) }
+  }
+  const rot = (bytes: Uint8Array): Buffer => {
+    const rotten = Buffer.from(bytes)
+    rotten[rotten.length >> 1]! ^= 1
+    return rotten
+  }
+
+  test('what a read, a proof, a scrub or a renewal finds bad is told once, and counts no longer', async () => {
+    const finders: Array<[string, (it: StorageProvider, cid: CID) => Promise<unknown>, boolean]> = [
+      ['get', (it, cid) => codeOf(it.get(cid)), true],
+      ['prove', (it, cid) => codeOf(it.prove(cid, [0])), true],
+      ['scrub', (it, cid) => it.scrub(cid), true],
+      ['renew', (it, cid) => it.renew('b', [cid], 1000), false]
+    ]
+    for (const [name, find, looksInside] of finders) {
+      for (const damage of looksInside ? ['rotten', 'cut', 'gone'] : ['gone']) {
+        const { provider, shards, leases, told } = listened()
+        const [{ bytes, cid }, other] = [block(), block(300)]
+        await provider.put('a', cid, bytes, 1000)
+        await provider.put('b', cid, bytes, 1000)
+        await provider.put('a', other.cid, other.bytes, 1000)
+        if (damage === 'gone') await shards.delete(cid)
+        else await shards.put(cid, damage === 'cut' ? bytes.subarray(0, 10) : rot(bytes))
+        await find(provider, cid)
+        await find(provider, cid)
+        expect(told, `${name} ${damage}`).toEqual([String(cid)])
+        expect(await provider.stats()).toMatchObject({ usedBytes: 300, leasedBytes: 300, blocks: 1, lost: 1 })
+        expect(await shards.size(cid)).toBeUndefined()
+        expect(await provider.renew('a', [cid], 1000)).toEqual(['missing'])
+        expect(await leases.lossOf(cid)).toBe(damage === 'gone' ? 'missing' : 'rotten')
+        // Brought again by anybody, it is there for all who lease it.
+        expect(await provider.put('c', cid, bytes, 1000)).toMatchObject({ created: true })
+        expect(await provider.stats()).toMatchObject({ usedBytes: 1300, leasedBytes: 1300, lost: 0 })
+        expect(await provider.renew('a', [cid], 1000)).toEqual(['held'])
+      }
+    }
+  })
+
+  test('a sector that cannot be read is a loss, trouble of another kind is not', async () => {
+    class Shards extends MemoryShardStore {
+      code: string | undefined
+      override async get(cid: CID): Promise<Uint8Array | undefined> {
+        if (this.code !== undefined) throw Object.assign(new Error(this.code), { code: this.code })
+        return await super.get(cid)
+      }
+    }
+    const shards = new Shards()
+    const { provider, told } = listened({ shards })
+    const { bytes, cid } = block()
+    await provider.put('a', cid, bytes, 1000)
+    shards.code = 'EMFILE'
+    await expect(provider.get(cid)).rejects.toThrow('EMFILE')
+    await expect(provider.scrub(cid)).rejects.toThrow('EMFILE')
+    expect(told).toEqual([])
+    shards.code = 'EIO'
+    await expect(provider.get(cid)).rejects.toMatchObject({ code: 'MISSING', details: { rotten: true } })
+    expect(told).toEqual([String(cid)])
+    expect(await provider.stats()).toMatchObject({ usedBytes: 0, lost: 1 })
+  })
+
+  test('a block that is brought again while it is found bad is not lost', async () => {
+    const shards = new GatedShardStore()
+    const { provider, told } = listened({ shards })
+    const { bytes, cid } = block()
+    await provider.put('a', cid, bytes, 1000)
+    await MemoryShardStore.prototype.put.call(shards, cid, rot(bytes))
+    const write = shards.gate('put')
+    const putting = provider.put('a', cid, bytes, 1000)
+    await write.reached
+    const scrubbing = provider.scrub(cid) // has seen the damage, and waits for the write
+    write.open()
+    expect(await scrubbing).toBe('ok')
+    await putting
+    expect(told).toEqual([])
+    expect(await provider.stats()).toMatchObject({ usedBytes: 1000, lost: 0 })
+  })
+
+  test('a release of what is being scrubbed takes it away in good order', async () => {
+    const { provider, told } = listened()
+    const { bytes, cid } = block()
+    await provider.put('a', cid, bytes, 1000)
+    const [result] = await Promise.all([provider.scrub(cid), provider.release('a', [cid])])
+    expect(['ok', 'unleased', 'missing']).toContain(result)
+    expect(await provider.scrub(cid)).toBe('unleased')
+    expect(told).toEqual([])
+    expect(await provider.stats()).toMatchObject({ usedBytes: 0, leases: 0, lost: 0 })
+  })
+
+  test('a start finds what is gone, cut, or was being given up, and tells again what it told before', async () => {
+    const before = testProvider()
+    const blocks = Array.from({ length: 6 }, (_, i) => block(1000 + i))
+    const [whole, gone, cut, half, back, told] = blocks.map(({ cid }) => cid) as [CID, CID, CID, CID, CID, CID]
+    for (const { cid, bytes } of blocks) await before.provider.put('a', cid, bytes, 1000)
+    const { shards, leases } = before
+    await shards.delete(gone)
+    await shards.put(cut, blocks[2]!.bytes.subarray(0, 10))
+    await shards.put(half, rot(blocks[3]!.bytes)) // killed between its note and its deletion
+    await leases.lose([half, back], 'rotten') // and that one was brought again, and killed before that was noted
+    await shards.delete(told)
+    await leases.lose([told], 'missing')
+    const after = listened({ shards, leases })
+    expect(await after.provider.reconcileAtStart()).toEqual({ blocks: 2, bytes: 2004, orphans: 0, missing: 4 })
+    expect(await after.provider.stats()).toMatchObject({ usedBytes: 2004, leasedBytes: 2004, lost: 4, leases: 6 })
+    expect(after.told.sort()).toEqual([gone, cut, half, told].map(String).sort())
+    for (const cid of [whole, back]) expect(await after.provider.has(cid)).toBe(true)
+    for (const cid of [gone, cut, half, told]) expect(await shards.size(cid)).toBeUndefined()
+  })
+
+  test('a telling that fails does not keep the loss from being known, and is made good at the next start', async () => {
+    const { provider, shards, leases } = listened({ onLost: () => Promise.reject(new Error('the disk is full')) })
+    const { bytes, cid } = block()
+    await provider.put('a', cid, bytes, 1000)
+    await shards.put(cid, rot(bytes))
+    expect(await provider.scrub(cid)).toBe('rotten')
+    const after = listened({ shards, leases })
+    await after.provider.reconcileAtStart()
+    expect(after.told).toEqual([String(cid)])
+  })
+
+  test('a write over a loss that fails leaves the count right', async () => {
+    class Shards extends MemoryShardStore {
+      fails = false
+      override async put(cid: CID, bytes: Uint8Array): Promise<void> {
+        if (this.fails) throw new Error('the disk is gone')
+        await super.put(cid, bytes)
+      }
+    }
+    const shards = new Shards()
+    const { provider, told } = listened({ shards })
+    const [known, unknown] = [block(), block(500)]
+    for (const { cid, bytes } of [known, unknown]) await provider.put('a', cid, bytes, 1000)
+    await shards.delete(known.cid)
+    await provider.scrub(known.cid)
+    await shards.delete(unknown.cid) // and nobody has looked
+    shards.fails = true
+    for (const { cid, bytes } of [known, unknown]) await expect(provider.put('a', cid, bytes, 1000)).rejects.toThrow()
+    expect(await provider.stats()).toMatchObject({ usedBytes: 0, leasedBytes: 0, lost: 2, reservedBytes: 0 })
+    expect(told).toEqual([known.cid, unknown.cid].map(String))
+    shards.fails = false
+    for (const { cid, bytes } of [known, unknown]) await provider.put('a', cid, bytes, 1000)
+    expect(await provider.stats()).toMatchObject({ usedBytes: 1500, leasedBytes: 1500, lost: 0 })
+  })
+
+  test('a damaged block that nobody leases goes without a word, and is leased to nobody', async () => {
+    const { shards, leases } = testProvider()
+    const [read, renewed] = [block(), block()]
+    for (const { cid, bytes } of [read, renewed]) await shards.put(cid, rot(bytes))
+    const { provider, told } = listened({ shards, leases })
+    await provider.reconcileAtStart()
+    expect(await codeOf(provider.get(read.cid))).toBe('MISSING')
+    expect(await provider.renew('a', [renewed.cid], 1000)).toEqual(['missing'])
+    expect(told).toEqual([])
+    expect(await provider.stats()).toMatchObject({ usedBytes: 1000, leasedBytes: 0, leases: 0 })
+  })
+})
+
+describe('gateways that lease the same block', () => {
+  test('each keeps it alive, by renewing as by not releasing', async () => {
+    const { provider, clock } = testProvider({ expiryGraceMs: 0 })
+    const { bytes, cid } = block()
+    await provider.put('a', cid, bytes, 1000)
+    await provider.put('b', cid, bytes, 1000)
+    await provider.release('a', [cid])
+    expect(await provider.has(cid)).toBe(true)
+    await provider.put('a', cid, bytes, 1000)
+    await provider.renew('b', [cid], 5000)
+    clock.advance(2000) // the lease of a has run out
+    expect(await provider.collect()).toEqual({ blocks: 0, bytes: 0 })
+    expect(await provider.has(cid)).toBe(true)
+    expect(await provider.isLeasedBy('a', cid)).toBe(false)
+    expect(await provider.renew('b', [cid], 5000)).toEqual(['held'])
+    await provider.release('b', [cid])
+    expect(await provider.has(cid)).toBe(false)
+    expect(await provider.stats()).toMatchObject({ usedBytes: 0, leases: 0 })
+  })
+})
+
+/** Damages what somebody leases, and has it looked at: the next round finds it given up. */
+async function damage(op: string, provider: StorageProvider, shards: ShardStore, it: { cid: CID }): Promise<void> {
+  const stored = await shards.get(it.cid)
+  if (stored === undefined || (op !== 'rot' && op !== 'vanish')) return
+  if (op === 'rot') await shards.put(it.cid, randomBytes(stored.length))
+  else await shards.delete(it.cid)
+  expect(await provider.scrub(it.cid)).toBe(op === 'rot' ? 'rotten' : 'missing')
+}
+
 test('whatever is done in whatever order: used bytes are exact, leased blocks are there', async () => {
   const blocks = Array.from({ length: 6 }, (_, i) => block(100 * (i + 1)))
   const step = fc.record({
-    op: fc.constantFrom('put', 'renew', 'release', 'collect', 'pass'),
+    op: fc.constantFrom('put', 'renew', 'release', 'collect', 'pass', 'rot', 'vanish', 'get', 'scrub'),
     i: fc.nat(blocks.length - 1),
     owner: fc.constantFrom('a', 'b'),
     termMs: fc.integer({ min: 1, max: 50 })
@@ -361,15 +570,21 @@ test('whatever is done in whatever order: used bytes are exact, leased blocks ar
             else if (op === 'renew') await provider.renew(owner, [cid], termMs)
             else if (op === 'release') await provider.release(owner, [cid])
             else if (op === 'collect') await provider.collect()
+            else if (op === 'get') await codeOf(provider.get(cid))
+            else if (op === 'scrub') await provider.scrub(cid)
           })
         )
         if (round.some(({ op }) => op === 'pass')) clock.advance(20)
+        for (const { op, i } of round) await damage(op, provider, shards, blocks[i]!)
         let storedBytes = 0
         for await (const { bytes } of shards.list()) storedBytes += bytes
         const { usedBytes, reservedBytes } = await provider.stats()
         expect({ usedBytes, reservedBytes }).toEqual({ usedBytes: storedBytes, reservedBytes: 0 })
         expect(usedBytes).toBeLessThanOrEqual(1200)
-        for (const { cid } of blocks) if (await leases.isLeased(cid)) expect(await shards.size(cid)).toBeDefined()
+        for (const { cid } of blocks) {
+          const isOwed = (await leases.isLeased(cid)) && (await leases.lossOf(cid)) === undefined
+          if (isOwed) expect(await shards.size(cid)).toBeDefined()
+        }
       }
     }),
     { numRuns: 150 }

@@ -154,7 +154,7 @@ describe('SqliteLeaseStore', () => {
       store.grant([{ cid: bad, owner: 'a', until: 1.5, bytes: 1 }]) // a strict table takes no such time
     ])
     expect(settled.map(({ status }) => status)).toEqual(['rejected', 'rejected'])
-    expect(await store.totals()).toEqual({ leases: 0, blocks: 0, bytes: 0 })
+    expect(await store.totals()).toEqual({ leases: 0, blocks: 0, bytes: 0, lost: 0 })
     await store.grant([{ cid: good, owner: 'a', until: 10, bytes: 1 }])
     expect(await store.isLeased(good)).toBe(true)
     await store.close()

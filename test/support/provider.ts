@@ -1,6 +1,7 @@
 /** A storage provider in memory, on a clock the test moves. Every option has a default. */
 import type { Clock } from '../../src/base/clock.ts'
 import { type Log, silentLog } from '../../src/base/log.ts'
+import type { CID } from '../../src/content/cid.ts'
 import type { Signer } from '../../src/market/offer.ts'
 import { verifySignature } from '../../src/net/identity.ts'
 import type { LeaseStore } from '../../src/provider/lease-store.ts'
@@ -35,6 +36,7 @@ export function testProvider(
     leases?: LeaseStore
     clock?: ManualClock
     log?: Log
+    onLost?: (cids: readonly CID[]) => Promise<void>
   } = {}
 ): TestProvider {
   const {
@@ -42,11 +44,12 @@ export function testProvider(
     leases = new MemoryLeaseStore(),
     clock = new ManualClock(),
     log = silentLog,
+    onLost,
     ...init
   } = options
   const signer = { peerId: 'provider', sign: async () => new Uint8Array(64) }
   const provider = new StorageProvider(
-    { shards, leases, clock, log, signer },
+    { shards, leases, clock, log, signer, onLost },
     {
       capacityBytes: 10_000_000,
       domain: 'domain',

@@ -16,6 +16,7 @@ interface ProviderOptions {
   bootstrap?: string[]
   domain?: string
   price: number
+  scrubRate?: number
 }
 
 /** An earlier process on the directory, asked to end, may take this long. */
@@ -42,7 +43,8 @@ async function provider(context: CommandContext, options: ProviderOptions): Prom
         announce: options.announce,
         bootstrap: options.bootstrap ?? [],
         domain: options.domain,
-        price: options.price
+        price: options.price,
+        scrubBytesPerSecond: options.scrubRate
       },
       { clock: systemClock, random: systemRandom, log }
     )
@@ -95,6 +97,11 @@ export const register: Register = (program, run) => {
       "price of a GiB-month, in the market's smallest unit",
       optionParser((text) => parseInteger(text, 'a price', 0, Number.MAX_SAFE_INTEGER)),
       0
+    )
+    .option(
+      '--scrub-rate <size>',
+      'bytes read in a second, at most, to find damage before others do, all in 30 days; 0: none (default: 4MiB)',
+      optionParser(parseSize)
     )
   action<ProviderOptions>(
     command,
