@@ -406,6 +406,22 @@ describe('the admin server', () => {
     expect(auditOutcomes).toEqual(custodyOutcomes)
   })
 
+  it('counts what repair has moved, and why', async () => {
+    const moved = { bytesRead: 400, bytesWritten: 200, wastedBytes: 10 }
+    metrics.observeRepair({ ...moved, reasons: { lost: 1, gone: 2 } })
+    metrics.observeRepair({ ...moved, reasons: { gone: 1 } })
+    const lines = (await ask('/metrics')).text.split('\n')
+    for (const line of [
+      'holdfast_repair_read_bytes_total 800',
+      'holdfast_repair_written_bytes_total 400',
+      'holdfast_repair_wasted_bytes_total 20',
+      'holdfast_repair_shards_total{reason="gone"} 3',
+      'holdfast_repair_shards_total{reason="lost"} 1',
+      'holdfast_repair_shards_total{reason="withdrawn"} 0' // there before the first
+    ])
+      expect(lines).toContain(line)
+  })
+
   it('counts requests and shows the network in the metrics', async () => {
     metrics.observeRequest({ operation: 'PutObject', status: 200, durationMs: 20, bytesIn: 100, bytesOut: 7 })
     metrics.observeRequest({ operation: 'PutObject', status: 503, durationMs: 20, bytesIn: 10, bytesOut: 0 })
