@@ -146,6 +146,7 @@ export class Refuser {
   /** Settles what has not been, looks for parts that are not known, and deletes what has been kept for long enough. */
   async turn(signal: AbortSignal): Promise<void> {
     const { store, clock } = this.#components
+    await this.#expandHeld(signal)
     for (let targets = store.unsettled(batch); targets.length > 0; targets = store.unsettled(batch)) {
       for (const target of targets) {
         signal.throwIfAborted()
@@ -235,12 +236,24 @@ export class Refuser {
     }
   }
 
+  /** New targets first of all from the own store, before the manifest that says what they are made of is deleted. */
+  async #expandHeld(signal: AbortSignal): Promise<void> {
+    const { store, clock, pause } = this.#components
+    const fresh = (): Unexpanded[] => store.unexpanded(clock.now(), batch).filter(({ tries }) => tries === 0)
+    for (let targets = fresh(); targets.length > 0; targets = fresh()) {
+      for (const one of targets) {
+        signal.throwIfAborted()
+        await this.#expand(one, signal)
+      }
+      await pause()
+    }
+  }
+
+  /** The first time from the own store alone, then from the network. */
   async #expand({ target, cid, list, tries }: Unexpanded, signal: AbortSignal): Promise<void> {
     const { store, clock } = this.#components
-    // What a list names and is no manifest is hardly a root of this network: nobody is asked for it.
-    const isWorthAsking = list === 0 || cid.code === codecs.dagCbor
     try {
-      const parts = await this.#partsOf(cid, signal, isWorthAsking)
+      const parts = await this.#partsOf(cid, signal, tries > 0)
       store.expand(target, parts)
       await this.#settle(target)
       if (parts.isWhole) return
@@ -251,8 +264,10 @@ export class Refuser {
       store.notFound(target, null)
       return
     }
-    const isOver = tries + 1 >= triesMax[list === 0 ? 'command' : 'list']
-    store.notFound(target, isOver ? null : clock.now() + expandEveryMs)
+    // What a list names and is no manifest is hardly a root of this network: nobody is asked for it.
+    const isWorthAsking = list === 0 || cid.code === codecs.dagCbor
+    const isOver = !isWorthAsking || tries >= triesMax[list === 0 ? 'command' : 'list']
+    store.notFound(target, isOver ? null : clock.now() + (tries === 0 ? 0 : expandEveryMs))
   }
 
   async #partsOf(cid: CID, signal: AbortSignal, asksNetwork = true): Promise<Parts> {
