@@ -202,7 +202,8 @@ describe('content that is refused, and not at once', () => {
     const { leaver, world } = found
     const { refusals: store, leases, storage, handOver } = leaver
     const { cid } = segment.shards[0]!
-    store.refuse(cid, { reason: 'not here', at: world.clock.now(), atOnce: false, parts: [] })
+    const rule = { reason: 'not here', at: world.clock.now(), atOnce: false }
+    store.refuse(cid, rule, { cids: [], isWhole: true })
     store.keep([cid], world.clock.now() + 1_000_000)
     const refused = new RefusedHandOver({ handOver, store, leases, storage, clock: world.clock, log: silentLog })
     const turn = async (): Promise<void> => {

@@ -161,6 +161,7 @@ export async function startWorld(providerCount: number, gatewayCount = 1): Promi
     },
     releaseLeases: async ({ peerId }, cids) => await alive(peerId).storage.release(own, cids),
     getOffer: async ({ peerId }) => await alive(peerId).storage.offer(),
+    listRefusals: async (_provider, cids) => cids.map(() => undefined),
     prove: async ({ peerId }, request) => {
       alive(peerId)
       const service = proofs.get(peerId)!
@@ -248,7 +249,15 @@ export async function startWorld(providerCount: number, gatewayCount = 1): Promi
         await index.commitObject(anObject({ key: `object-${objects++}`, size }), { segments, blocks: nodes })
       },
       release: async () =>
-        void (await releaseLeases({ index, client, peers, clock, log: silentLog, guard: gateway.guard }))
+        void (await releaseLeases({
+          index,
+          client,
+          peers,
+          clock,
+          log: silentLog,
+          guard: gateway.guard,
+          confirmRefusals: async () => new Set()
+        }))
     }
     await serveHandOver(network, (from, request) => gateway.handOver.answer(from, request))
     isUp.set(peerId, () => gateway.isAlive)

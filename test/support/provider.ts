@@ -7,6 +7,7 @@ import type { LeaseStore } from '../../src/provider/lease-store.ts'
 import { MemoryLeaseStore } from '../../src/provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../../src/provider/memory-shard-store.ts'
 import { ProofService, type ProofServiceInit } from '../../src/provider/proof-service.ts'
+import type { RefusalStore } from '../../src/provider/refusal-store.ts'
 import type { ShardStore } from '../../src/provider/shard-store.ts'
 import { StorageProvider, type StorageProviderInit } from '../../src/provider/storage-provider.ts'
 
@@ -35,6 +36,7 @@ export function testProvider(
     leases?: LeaseStore
     clock?: ManualClock
     log?: Log
+    refusals?: RefusalStore
   } = {}
 ): TestProvider {
   const {
@@ -42,11 +44,12 @@ export function testProvider(
     leases = new MemoryLeaseStore(),
     clock = new ManualClock(),
     log = silentLog,
+    refusals,
     ...init
   } = options
   const signer = { peerId: 'provider', sign: async () => new Uint8Array(64) }
   const provider = new StorageProvider(
-    { shards, leases, clock, log, signer },
+    { shards, leases, clock, log, signer, refusals },
     {
       capacityBytes: 10_000_000,
       domain: 'domain',
