@@ -46,6 +46,7 @@ import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
 import { Presence } from './repair/presence.ts'
 import { holdingProver } from './repair/prove-holding.ts'
+import { Refusals } from './repair/refusals.ts'
 import { Repairer } from './repair/repairer.ts'
 import { createVerifier } from './repair/verify.ts'
 import { serveHandOver } from './transfer/hand-over-protocol.ts'
@@ -53,7 +54,8 @@ import { holdingsBy } from './transfer/holdings.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
 import { controlProtocols } from './transfer/lease-protocol.ts'
-import type { CustodyObserver, Peers } from './transfer/peers.ts'
+import type { Peers } from './transfer/peers.ts'
+import { serveRefusals } from './transfer/refusal-protocol.ts'
 import { type KnownScore, serveScores } from './transfer/score-protocol.ts'
 
 export interface HostPort {
@@ -213,15 +215,26 @@ async function start(
       clock,
       random: random.fork('audits'),
       log: log.child('audits'),
+      confirmRefusals: (provider, cids) => refusals.confirm(provider, cids),
       onLost: () => maintenance.wake('complete'),
       onAudit: (event) => metrics.observeAudit(metricOf(event))
     },
     { pace: init.auditPace }
   )
   await auditor.load()
-  const custody: CustodyObserver = async (provider, cid, outcome) => {
-    if (outcome !== 'full') await auditor.observed(provider, cid, outcome)
-  }
+  const refusals: Refusals = new Refusals({
+    index,
+    client,
+    peers: directory,
+    verifySignature,
+    custody: async (provider, cid, outcome) => {
+      if (outcome !== 'full') await auditor.observed(provider, cid, outcome)
+    },
+    onLost: () => maintenance.wake('complete'),
+    clock,
+    log
+  })
+  const custody = refusals.observer
   const remembered = await index.listProviders()
   directory.remember(remembered)
   const search = new ProviderSearch(
@@ -244,6 +257,7 @@ async function start(
       guard,
       masterKey,
       custody,
+      onRefused: refusals.onRefused,
       isContained: (provider, cid) => auditor.isContained(provider, cid),
       outlook: (segment) => repairer.outlook(segment),
       clock,
@@ -286,6 +300,7 @@ async function start(
       memory: repairMemory,
       isSettling: (segment) => store.isSettling(segment),
       isShardContained: (provider, cid) => auditor.isContained(provider, cid),
+      onRefused: refusals.onRefused,
       draining: () => directory.list().flatMap(({ peerId, draining }) => (draining ? [peerId] : [])),
       verify: createVerifier({ ...signing, client, clock }),
       selfHost: selfHost?.forRepair(guard),
@@ -334,7 +349,8 @@ async function start(
     clock,
     log: log.child('leases'),
     guard,
-    custody
+    custody,
+    confirmRefusals: refusals.confirm
   }
   const tasks: Task[] = [
     { name: 'complete', everyMs: taskPauses.completeMs, run: (signal) => repairer.round(signal) },
@@ -343,6 +359,7 @@ async function start(
     { name: 'releases', everyMs: taskPauses.releasesMs, run: (signal) => releaseLeases(leases, signal) },
     { name: 'proofs', everyMs: taskPauses.proofsMs, run: () => store.flushProofs() },
     { name: 'audits', everyMs: auditor.tickMs, run: (signal) => auditor.round(signal) },
+    { name: 'accounts', everyMs: taskPauses.accountsMs, run: () => index.accrue(clock.now()) },
     { name: 'providers', everyMs: saveProvidersMs, run: () => saveProviders(index, directory) }
   ]
   const handOver = new HandOver({
@@ -357,6 +374,7 @@ async function start(
   })
   await serveHandOver(network, (from, request) => handOver.answer(from, request))
   await serveScores(network, (peerId) => knownOf(auditor, peerId), { clock })
+  await serveRefusals(network, { tell: (from, told) => refusals.told(from, told) })
   network.join()
   const maintenance = new Maintenance({ clock, random, log: log.child('maintenance') }, tasks)
   const saved = new Set(remembered.map(({ peerId }) => peerId))

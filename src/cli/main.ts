@@ -13,6 +13,7 @@ import { register as ls } from './commands/ls.ts'
 import { register as provider } from './commands/provider.ts'
 import { register as providers } from './commands/providers.ts'
 import { register as put } from './commands/put.ts'
+import { register as refuse } from './commands/refuse.ts'
 import { register as repair } from './commands/repair.ts'
 import { register as rm } from './commands/rm.ts'
 import { register as status } from './commands/status.ts'
@@ -48,12 +49,13 @@ export function buildProgram(run: RunEnvironment): Command {
     up,
     provider,
     gateway,
+    refuse,
+    drain,
     providers,
     status,
     health,
     audit,
     repair,
-    drain,
     key,
     put,
     get,

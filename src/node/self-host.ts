@@ -155,6 +155,7 @@ export class SelfHost {
       renewLeases: (provider, ...rest) => of(provider).renewLeases(provider, ...rest),
       releaseLeases: (provider, ...rest) => of(provider).releaseLeases(provider, ...rest),
       getOffer: (provider, ...rest) => of(provider).getOffer(provider, ...rest),
+      listRefusals: (provider, ...rest) => of(provider).listRefusals(provider, ...rest),
       prove: (provider, ...rest) => of(provider).prove(provider, ...rest)
     }
   }
@@ -197,6 +198,7 @@ export class SelfHost {
       renewLeases: async (_provider, cids, { termMs }) => await storage.renew(owner, cids, termMs),
       releaseLeases: async (_provider, cids) => await storage.release(owner, cids),
       getOffer: async () => await storage.offer(),
+      listRefusals: async (_provider, cids) => cids.map(() => undefined),
       prove: async (_provider, request, signal) => await this.#prove(request, signal)
     }
   }

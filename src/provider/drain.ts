@@ -223,7 +223,6 @@ export class Drain {
     }
     const due = [...this.#appointments].filter(([, { nextAt }]) => nextAt <= clock.now())
     await forEachLimit(due, ownersAtOnce, ([owner, appointment]) => this.#serve(handOver, owner, appointment, signal))
-    await this.#save()
     return Math.min(clock.now() + lookEveryMs, ...[...this.#appointments.values()].map(({ nextAt }) => nextAt))
   }
 
@@ -268,6 +267,7 @@ export class Drain {
     const { why, retryAfterMs, ...counts } = await handOver.batch(owner, leases, 'drain', signal)
     appointment.why = why
     this.#count(counts)
+    await this.#save()
     return { isFruitful: counts.moved + counts.released > 0, isEnd, retryAfterMs }
   }
 

@@ -50,6 +50,8 @@ export interface SegmentRepairComponents {
   custody?: CustodyObserver | undefined
   /** Bytes that rebuilding may hold. */
   memory: Semaphore
+  /** Told of a block that a provider would not take. */
+  onRefused?: ((provider: string, cid: CID) => void) | undefined
   /** Asks new holders for a proof before they are counted on. Absent: their word is taken. */
   verify?: VerifyCustody | undefined
   /** Providers that have refused any of these blocks. Absent: the index is asked. */

@@ -16,10 +16,10 @@ import { withLastResort } from '../repair/last-resort.ts'
 import { releaseLeases, renewLeases } from '../repair/leases.ts'
 import { Maintenance, taskPauses } from '../repair/maintenance.ts'
 import { Presence } from '../repair/presence.ts'
+import { Refusals } from '../repair/refusals.ts'
 import { Repairer } from '../repair/repairer.ts'
 import { createVerifier } from '../repair/verify.ts'
 import { LeaseGuard } from '../transfer/lease-guard.ts'
-import type { CustodyObserver } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import type { AuditWitness, SimulatedNetwork } from './network.ts'
 import { auditPace, offlineGraceMs } from './promises.ts'
@@ -88,14 +88,25 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
       random: random.fork('audits'),
       log,
       drawSeed: drawSimulatedSeed,
+      confirmRefusals: (provider, cids) => refusals.confirm(provider, cids),
       onLost: () => maintenance.wake('complete')
     },
     { pace: auditPace }
   )
   await auditor.load()
-  const custody: CustodyObserver = async (provider, cid, outcome) => {
-    if (outcome !== 'full') await auditor.observed(provider, cid, outcome)
-  }
+  const refusals: Refusals = new Refusals({
+    index,
+    client,
+    peers: directory,
+    verifySignature: verifySimulated,
+    custody: async (provider, cid, outcome) => {
+      if (outcome !== 'full') await auditor.observed(provider, cid, outcome)
+    },
+    onLost: () => maintenance.wake('complete'),
+    clock,
+    log
+  })
+  const custody = refusals.observer
   const remembered = await index.listProviders()
   directory.remember(remembered)
   const search = new ProviderSearch({ directory, clock, log }, { expected: remembered.length })
@@ -110,6 +121,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
       guard,
       masterKey,
       custody,
+      onRefused: refusals.onRefused,
       isContained: (provider, cid) => auditor.isContained(provider, cid),
       clock,
       random: random.fork('store'),
@@ -146,18 +158,20 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     random: random.fork('repair'),
     log,
     custody,
+    onRefused: refusals.onRefused,
     memory: new Semaphore(memoryBytes),
     isSettling: (segment) => store.isSettling(segment),
     isShardContained: (provider, cid) => auditor.isContained(provider, cid),
     verify: createVerifier({ ...signing, client, clock, secretKey: masterKey, drawSeed: drawSimulatedSeed })
   })
-  const leases = { index, client, peers: directory, clock, log, guard, custody }
+  const leases = { index, client, peers: directory, clock, log, guard, custody, confirmRefusals: refusals.confirm }
   const maintenance = new Maintenance({ clock, random: random.fork('maintenance'), log }, [
     { name: 'complete', everyMs: taskPauses.completeMs, run: (signal) => repairer.round(signal) },
     { name: 'presence', everyMs: presence.tickMs, run: () => presence.tick() },
     { name: 'leases', everyMs: taskPauses.leasesMs, run: (signal) => renewLeases(leases, signal) },
     { name: 'releases', everyMs: taskPauses.releasesMs, run: (signal) => releaseLeases(leases, signal) },
     { name: 'proofs', everyMs: taskPauses.proofsMs, run: () => store.flushProofs() },
+    { name: 'accounts', everyMs: taskPauses.accountsMs, run: () => index.accrue(clock.now()) },
     { name: 'providers', everyMs: saveProvidersMs, run: () => saveProviders(index, directory) },
     ...(init.isAuditing
       ? [{ name: 'audits', everyMs: auditor.tickMs, run: (signal: AbortSignal) => auditor.round(signal) }]

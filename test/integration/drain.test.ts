@@ -12,8 +12,8 @@ import { ProcessNetwork, type ProviderProcess, waitFor } from '../support/proces
 
 const bucket = 'leaving'
 const timeout = 120_000
-/** About 48 MiB of shards, a sixth of them at each provider. */
-const sizes = Array.from({ length: 30 }, (_, i) => [8 * KiB, 300 * KiB, 2 * MiB][i % 3]!)
+/** Some 80 blocks at each provider: several batches. */
+const sizes = Array.from({ length: 70 }, (_, i) => [8 * KiB, 60 * KiB, MiB][i % 3]!)
 
 let network: ProcessNetwork
 let s3: S3Client
@@ -50,7 +50,7 @@ test('killed in the middle of it, a provider that drains goes on, and sends each
   const [leaver, ...others] = network.providers as [ProviderProcess, ...ProviderProcess[]]
   const owned = await blocksOf(leaver)
   const before = await Promise.all(others.map(blocksOf))
-  expect(owned.size).toBeGreaterThan(20)
+  expect(owned.size).toBeGreaterThan(40)
 
   const first = startCli(['drain', '--data', leaver.data])
   first.stdin!.end()
@@ -60,7 +60,8 @@ test('killed in the middle of it, a provider that drains goes on, and sends each
   await waitFor('some are handed over', async () => (await drainFile(leaver)).moved > 0)
   await network.kill(leaver)
   expect(await ended, Buffer.concat(said).toString()).toBe(4)
-  expect((await blocksOf(leaver)).size).toBeGreaterThan(0)
+  const { moved } = await drainFile(leaver)
+  expect(moved).toBeLessThan(owned.size)
 
   await network.restart(leaver)
   const { status, stdout, stderr } = await runCli(['drain', '--data', leaver.data, '--json'])
@@ -71,6 +72,7 @@ test('killed in the middle of it, a provider that drains goes on, and sends each
     .split('\n')
     .map((line) => JSON.parse(line) as DrainState)
   expect(lines.at(-1)).toMatchObject({ state: 'done', leases: 0, waiting: [] })
+  expect(lines.at(-1)!.moved).toBeGreaterThan(moved)
 
   expect(sum(await blocksOf(leaver))).toBe(0)
   const after = await Promise.all(others.map(blocksOf))

@@ -72,6 +72,7 @@ function clientOf(net: LocalNetwork, owner: string, asked: string[], onPut: { ho
       return await find(net, peerId).core.renew(owner, cids, termMs)
     },
     releaseLeases: async ({ peerId }, cids) => await find(net, peerId).core.release(owner, cids),
+    listRefusals: async (_provider, cids) => cids.map(() => undefined),
     getOffer: async ({ peerId }) => find(net, peerId).core.offer(),
     prove: async () => {
       throw new HoldfastError('INTERNAL', 'proofs are played below')

@@ -230,7 +230,8 @@ const leases = () => ({
   peers: net.repair.peers,
   clock,
   log: silentLog,
-  guard: net.guard
+  guard: net.guard,
+  confirmRefusals: net.refusals.confirm
 })
 const repairerOn = (over: Partial<RepairerComponents>): Repairer => new Repairer({ ...net.repair, ...over })
 

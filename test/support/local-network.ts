@@ -17,17 +17,22 @@ import { createSyncCodec } from '../../src/object/segment-codec.ts'
 import { createObjectStore, type NetworkObjectStore, type ObjectStoreInit } from '../../src/object/store.ts'
 import { MemoryLeaseStore } from '../../src/provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../../src/provider/memory-shard-store.ts'
+import { RefusalStore } from '../../src/provider/refusal-store.ts'
+import { Refuser } from '../../src/provider/refuser.ts'
 import { StorageProvider } from '../../src/provider/storage-provider.ts'
 import { Presence } from '../../src/repair/presence.ts'
+import { Refusals } from '../../src/repair/refusals.ts'
 import { Repairer, type RepairerComponents } from '../../src/repair/repairer.ts'
+import { simulatedSigner, verifySimulated } from '../../src/sim/signatures.ts'
 import { LeaseGuard } from '../../src/transfer/lease-guard.ts'
-import type { Peers } from '../../src/transfer/peers.ts'
+import type { PeerOutcome, Peers } from '../../src/transfer/peers.ts'
 import type { ProviderClient } from '../../src/transfer/provider-client.ts'
 
 export interface LocalProvider {
   peerId: string
   core: StorageProvider
   shards: MemoryShardStore
+  refuser: Refuser
   isAlive: boolean
   /** What it says it has room for. */
   freeBytes: number
@@ -46,6 +51,9 @@ export interface LocalNetwork {
   reads: string[]
   client: ProviderClient
   guard: LeaseGuard
+  refusals: Refusals
+  /** What would have been told to the auditor: what was read, and what was proven to be refused. */
+  observed: Array<[provider: string, cid: string, outcome: PeerOutcome]>
 }
 
 const owner = 'gateway'
@@ -59,14 +67,11 @@ export async function startLocalNetwork(
   const providers = Array.from({ length: count }, (_, i): LocalProvider => {
     const peerId = `provider-${i}`
     const shards = new MemoryShardStore()
+    const refusals = new RefusalStore(':memory:')
+    const signer = simulatedSigner(peerId)
+    const parts = { clock, log: silentLog, signer }
     const core = new StorageProvider(
-      {
-        shards,
-        leases: new MemoryLeaseStore(),
-        clock,
-        log: silentLog,
-        signer: { peerId, sign: async () => new Uint8Array(64) }
-      },
+      { ...parts, shards, leases: new MemoryLeaseStore(), refusals },
       {
         capacityBytes: 100 * MiB,
         domain: peerId,
@@ -76,7 +81,20 @@ export async function startLocalNetwork(
         version: 'test'
       }
     )
-    return { peerId, core, shards, isAlive: true, freeBytes: 100 * MiB, domains: [`op:${peerId}`] }
+    const notices = { refused: async () => {} }
+    const refuser = new Refuser({
+      ...parts,
+      store: refusals,
+      storage: core,
+      notices,
+      findBlock: async (cid) => {
+        for (const { core: other, isAlive } of providers)
+          if (isAlive && (await other.has(cid))) return await other.get(cid)
+        return undefined
+      },
+      pause: async () => {}
+    })
+    return { peerId, core, shards, refuser, isAlive: true, freeBytes: 100 * MiB, domains: [`op:${peerId}`] }
   })
   const alive = (peerId: string): LocalProvider => {
     const found = providers.find((p) => p.peerId === peerId)
@@ -99,7 +117,8 @@ export async function startLocalNetwork(
     getOffer: async ({ peerId }) => alive(peerId).core.offer(),
     prove: async ({ peerId }) => {
       throw new HoldfastError('OFFLINE', `${peerId} is not audited here`)
-    }
+    },
+    listRefusals: async ({ peerId }, cids) => await alive(peerId).refuser.signedOf(cids)
   }
   const peers: Peers = {
     candidates: () =>
@@ -115,7 +134,29 @@ export async function startLocalNetwork(
   const index = await openSqliteIndex(':memory:')
   const codec = createSyncCodec(createCoder())
   const guard = new LeaseGuard()
-  const components = { index, client, peers, codec, guard, clock, random: systemRandom, log: silentLog }
+  const observed: Array<[provider: string, cid: string, outcome: PeerOutcome]> = []
+  const refusals = new Refusals({
+    index,
+    client,
+    peers,
+    verifySignature: verifySimulated,
+    custody: async (provider, cid, outcome) => void observed.push([provider, cid.toString(), outcome]),
+    onLost: () => {},
+    clock,
+    log: silentLog
+  })
+  const components = {
+    index,
+    client,
+    peers,
+    codec,
+    guard,
+    custody: refusals.observer,
+    onRefused: refusals.onRefused,
+    clock,
+    random: systemRandom,
+    log: silentLog
+  }
   const store = createObjectStore(
     {
       ...components,
@@ -134,7 +175,7 @@ export async function startLocalNetwork(
     isSettling: (segment) => store.isSettling(segment)
   }
   const repairer = new Repairer(repair)
-  return { providers, index, store, repairer, presence, repair, reads, client, guard }
+  return { providers, index, store, repairer, presence, repair, reads, client, guard, refusals, observed }
 }
 
 /** Bytes that differ by seed and position. */
