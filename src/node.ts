@@ -39,9 +39,10 @@ import { Completer } from './repair/completer.ts'
 import { withLastResort } from './repair/last-resort.ts'
 import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
+import { Refusals } from './repair/refusals.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
-import type { CustodyObserver } from './transfer/peers.ts'
+import { serveRefusals } from './transfer/refusal-protocol.ts'
 import { type KnownScore, serveScores } from './transfer/score-protocol.ts'
 
 export interface HostPort {
@@ -174,15 +175,26 @@ async function start(
       random: random.fork('audits'),
       log: log.child('audits'),
       pause: () => new Promise((resolve) => setImmediate(resolve)),
+      confirmRefusals: (provider, cids) => refusals.confirm(provider, cids),
       onLost: () => maintenance.wake('complete'),
       onAudit: (event) => metrics.observeAudit(metricOf(event))
     },
     { pace: init.auditPace }
   )
   await auditor.load()
-  const custody: CustodyObserver = async (provider, cid, outcome) => {
-    if (outcome !== 'full') await auditor.observed(provider, cid, outcome)
-  }
+  const refusals: Refusals = new Refusals({
+    index,
+    client,
+    peers: directory,
+    verifySignature,
+    custody: async (provider, cid, outcome) => {
+      if (outcome !== 'full') await auditor.observed(provider, cid, outcome)
+    },
+    onLost: () => maintenance.wake('complete'),
+    clock,
+    log
+  })
+  const custody = refusals.observer
   const remembered = await index.listProviders()
   directory.remember(remembered)
   const search = new ProviderSearch(
@@ -205,6 +217,7 @@ async function start(
       guard,
       masterKey,
       custody,
+      onRefused: refusals.onRefused,
       isContained: (provider, cid) => auditor.isContained(provider, cid),
       clock,
       random,
@@ -225,6 +238,7 @@ async function start(
     random,
     log: log.child('repair'),
     custody,
+    onRefused: refusals.onRefused,
     memory: new Semaphore(repairMemoryBytes),
     isSettling: (segment) => store.isSettling(segment)
   })
@@ -235,7 +249,8 @@ async function start(
     clock,
     log: log.child('leases'),
     guard,
-    custody
+    custody,
+    confirmRefusals: refusals.confirm
   }
   const tasks: Task[] = [
     { name: 'complete', everyMs: taskPauses.completeMs, run: (signal) => completer.round(signal) },
@@ -243,9 +258,11 @@ async function start(
     { name: 'releases', everyMs: taskPauses.releasesMs, run: (signal) => releaseLeases(leases, signal) },
     { name: 'proofs', everyMs: taskPauses.proofsMs, run: () => store.flushProofs() },
     { name: 'audits', everyMs: auditor.tickMs, run: (signal) => auditor.round(signal) },
+    { name: 'accounts', everyMs: taskPauses.accountsMs, run: () => index.accrue(clock.now()) },
     { name: 'providers', everyMs: saveProvidersMs, run: () => saveProviders(index, directory) }
   ]
   await serveScores(network, (peerId) => knownOf(auditor, peerId), { clock })
+  await serveRefusals(network, { tell: (from, told) => refusals.told(from, told) })
   const maintenance = new Maintenance({ clock, random, log: log.child('maintenance') }, tasks)
   const saved = new Set(remembered.map(({ peerId }) => peerId))
   directory.onChange((peerId, state) => {

@@ -27,8 +27,17 @@ export interface ProviderView {
   outcomes: Record<string, number>
   /** Null while it has not been audited. */
   score: ScoreView | null
+  /** What it has earned by keeping shards for this gateway. */
+  earned: EarnedView
   dataUrls: readonly string[]
   addresses: readonly string[]
+}
+
+export interface EarnedView {
+  /** Bytes kept, times hours. */
+  byteHours: number
+  /** By the price that its offer states now, in the market's smallest unit; a month has 30 days. */
+  amount: number
 }
 
 /** `vetting`: too new for its full share. `closed`: gets no new shards. `suspended`: nor is what it has relied on. */

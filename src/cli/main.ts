@@ -12,6 +12,7 @@ import { register as ls } from './commands/ls.ts'
 import { register as provider } from './commands/provider.ts'
 import { register as providers } from './commands/providers.ts'
 import { register as put } from './commands/put.ts'
+import { register as refuse } from './commands/refuse.ts'
 import { register as rm } from './commands/rm.ts'
 import { register as status } from './commands/status.ts'
 import { register as up } from './commands/up.ts'
@@ -42,7 +43,7 @@ export function buildProgram(run: RunEnvironment): Command {
     )
     .exitOverride()
   // Commands copy the settings above when they are made, so they come last; in the order the help shows them.
-  for (const register of [up, provider, gateway, providers, status, health, audit, key, put, get, ls, rm])
+  for (const register of [up, provider, gateway, refuse, providers, status, health, audit, key, put, get, ls, rm])
     register(program, run)
   return program
 }

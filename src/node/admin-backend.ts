@@ -1,8 +1,8 @@
 /** What the admin API of a gateway answers, put together from its parts. */
-import type { AdminBackend, GatewayStatus, KeyView, ProviderView } from '../admin/backend.ts'
+import type { AdminBackend, EarnedView, GatewayStatus, KeyView, ProviderView } from '../admin/backend.ts'
 import { type Clock, withDeadline } from '../base/clock.ts'
 import { HoldfastError, messageOf } from '../base/errors.ts'
-import { limits, minuteMs, secondMs } from '../base/limits.ts'
+import { dayMs, GiB, hourMs, limits, minuteMs, secondMs } from '../base/limits.ts'
 import { version } from '../base/version.ts'
 import type { ProviderDirectory } from '../discovery/directory.ts'
 import { type Code, formatCode } from '../erasure/erasure-coder.ts'
@@ -47,6 +47,11 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
   const holders = remembered(
     clock,
     async () => new Map((await index.listHolders()).map((holder) => [holder.provider, holder]))
+  )
+
+  const accounts = remembered(
+    clock,
+    async () => new Map((await index.listAccounts()).map((account) => [account.provider, account.byteMs]))
   )
 
   const domains = (): number => independentDomains(directory.candidates())
@@ -116,7 +121,7 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
     },
 
     providers: async () => {
-      const held = await holders()
+      const [held, byteMs] = await Promise.all([holders(), accounts()])
       return directory.list().map(({ lastSeenAt, ...provider }): ProviderView => {
         const { shards = 0, bytes = 0 } = held.get(provider.peerId) ?? {}
         return {
@@ -124,7 +129,8 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
           lastSeenAt: lastSeenAt === 0 ? null : new Date(lastSeenAt).toISOString(),
           shards,
           shardBytes: bytes,
-          score: scoreViewOf(auditor, provider.peerId)
+          score: scoreViewOf(auditor, provider.peerId),
+          earned: earnedOf(byteMs.get(provider.peerId) ?? 0, provider.price)
         }
       })
     },
@@ -160,6 +166,12 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
     },
     revokeKey: (accessKeyId) => keys.revoke(accessKeyId)
   }
+}
+
+const monthMs = 30 * dayMs
+
+function earnedOf(byteMs: number, price: number): EarnedView {
+  return { byteHours: byteMs / hourMs, amount: (byteMs / (GiB * monthMs)) * price }
 }
 
 const isoOf = (at: number | null): string | null => (at === null ? null : new Date(at).toISOString())

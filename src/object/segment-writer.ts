@@ -31,6 +31,10 @@ export interface WriterComponents {
   slabs: Arena
   /** The bytes of `slabs`: who may take how many next. */
   memory: FairBudget
+  /** Who has refused any of these blocks: they are not offered them again. */
+  refusersOf: (cids: readonly CID[]) => Promise<ReadonlySet<string>>
+  /** Told of a block that a provider would not take. */
+  onRefused?: (provider: string, cid: CID) => void
   clock: Clock
   random: Random
   log: Log
@@ -142,8 +146,10 @@ export class SegmentWriter {
     const m = Math.max(0, ...this.segments.map(({ code }) => code.m)) || this.code(1).m
     const code = { k: 1, m }
     for (const [at, { cid, bytes }] of blocks.entries()) {
+      const excluded = await this.#components.refusersOf([cid])
       this.blocks.push(
         this.#scatter({
+          excluded,
           length: bytes.length,
           code,
           nonce: new Uint8Array(0),
@@ -284,12 +290,15 @@ export class SegmentWriter {
     try {
       await segment.hashed
       const encoded = await codec.encode({ buffer: slab.bytes, length, code, cipher })
+      const cids = encoded.digests.map(shardCid)
+      const excluded = await this.#components.refusersOf(cids)
       this.#signal.throwIfAborted()
       const scattered = this.#scatter({
+        excluded,
         length,
         code,
         nonce: cipher?.nonce ?? new Uint8Array(0),
-        cids: encoded.digests.map(shardCid),
+        cids,
         shards: encoded.shards,
         announce: false
       })
@@ -343,7 +352,7 @@ export class SegmentWriter {
   /** Segments that were coded again, and are not part of the object. */
   readonly #recoded: WrittenSegment[] = []
 
-  #scatter(segment: Omit<WrittenSegment, 'scatter'> & { shards: Uint8Array[]; announce: boolean }): WrittenSegment {
+  #scatter(segment: SegmentToSend): WrittenSegment {
     const { length, code, nonce, cids } = segment
     const scatter = new Scatter(this.#components, {
       code,
@@ -353,6 +362,7 @@ export class SegmentWriter {
         bytes,
         announce: segment.announce && index < announcersMax
       })),
+      excluded: segment.excluded,
       quorum: quorumOf(code) - (this.#init.quorumSlack ?? 0),
       signal: this.#signal
     })
@@ -374,6 +384,13 @@ export class SegmentWriter {
     if (this.#failure !== undefined) throw this.#failure.error
     this.segments.splice(0, this.segments.length, ...this.#slots.flat())
   }
+}
+
+interface SegmentToSend extends Omit<WrittenSegment, 'scatter'> {
+  shards: Uint8Array[]
+  announce: boolean
+  /** Who refused any of it. */
+  excluded: ReadonlySet<string>
 }
 
 /** A segment that is being filled, in its slab. */

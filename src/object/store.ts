@@ -66,6 +66,8 @@ export interface ObjectStoreComponents {
   masterKey: Uint8Array
   /** Reads count as audits of what they verified. */
   custody?: CustodyObserver
+  /** Told of a block that a provider would not take. */
+  onRefused?: (provider: string, cid: CID) => void
   /** Whether an audit of the shard waits for an answer. */
   isContained?: (provider: string, cid: CID) => boolean
   clock: Clock
@@ -606,10 +608,15 @@ export class NetworkObjectStore implements ObjectStore {
         ...this.#components,
         log: this.#log,
         memory: this.#writeMemory,
-        slabs: this.#components.arenas.writes
+        slabs: this.#components.arenas.writes,
+        refusersOf: (cids) => this.#refusersOf(cids)
       },
       { storageClass, fixedCode, key, shardBytesMax, quorumSlack, signal }
     )
+  }
+
+  async #refusersOf(cids: readonly CID[]): Promise<Set<string>> {
+    return new Set((await this.#components.index.listRefusals(cids)).map(({ provider }) => provider))
   }
 
   async #write(writer: SegmentWriter, body: UploadBody): Promise<{ md5: Uint8Array }> {
@@ -743,9 +750,8 @@ export class NetworkObjectStore implements ObjectStore {
         await seen
         await index.markShard({ segmentId, index: shard.index }, provider, outcome)
       })
-    } else if (outcome === 'refused') {
-      this.#after(() => index.markShard({ segmentId, index: shard.index }, provider, 'withdrawn'))
     }
+    // A refusal counts once it has been shown: whoever hears of it above sees to that.
   }
 }
 

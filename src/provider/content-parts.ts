@@ -11,64 +11,81 @@ export const partsMax = 500_000
 const manifestBlocksMax = 26
 const nodesMax = 4096
 
+export interface Parts {
+  /** Blocks of the content, the root not among them. */
+  cids: CID[]
+  /** Whether that is all: every block that says what others it is made of was found. */
+  isWhole: boolean
+}
+
 /**
- * All blocks that a manifest or a dag-pb node leads to, itself not among them. What is empty is left out: it is a part of
- * others' contents too.
+ * The blocks that a manifest or a dag-pb node leads to. What is empty is left out: it is a part of others' contents too.
  *
- * @param fetch gives the bytes of a block, checked against its CID; it throws where it has not found it
- * @throws HoldfastError `BAD_INPUT` for a content of more blocks than that; what `fetch` throws
+ * @param find gives the bytes of a block, checked against its CID; undefined where it is not to be had
+ * @throws HoldfastError `BAD_INPUT` for a content of more blocks than that; what `find` throws
  */
-export async function partsOf(root: CID, fetch: (cid: CID) => Promise<Uint8Array>): Promise<CID[]> {
-  const parts = new Map<string, CID>()
-  const add = (cid: CID): boolean => {
+export async function partsOf(root: CID, find: (cid: CID) => Promise<Uint8Array | undefined>): Promise<Parts> {
+  return await new Search(find).run(root)
+}
+
+class Search {
+  readonly #find: (cid: CID) => Promise<Uint8Array | undefined>
+  readonly #parts = new Map<string, CID>()
+  #isWhole = true
+
+  constructor(find: (cid: CID) => Promise<Uint8Array | undefined>) {
+    this.#find = find
+  }
+
+  async run(root: CID): Promise<Parts> {
+    if (root.code === codecs.dagCbor) {
+      const file = await this.#addManifest(root)
+      if (file !== undefined && this.#add(file) && file.code === codecs.dagPb) await this.#addNodes(file)
+    } else if (root.code === codecs.dagPb) {
+      await this.#addNodes(root)
+    }
+    this.#parts.delete(root.toString())
+    return { cids: [...this.#parts.values()], isWhole: this.#isWhole }
+  }
+
+  /** @returns whether it is new */
+  #add(cid: CID): boolean {
     const key = cid.toString()
-    if (parts.has(key) || isEmptyContent(cid)) return false
-    parts.set(key, cid)
-    check(parts.size <= partsMax, `a content of more than ${partsMax} blocks`)
+    if (this.#parts.has(key) || isEmptyContent(cid)) return false
+    this.#parts.set(key, cid)
+    check(this.#parts.size <= partsMax, `a content of more than ${partsMax} blocks`)
     return true
   }
-  if (root.code === codecs.dagCbor) {
-    const file = await addManifest(root, fetch, add)
-    if (file !== undefined && add(file)) await addNodes(file, fetch, add)
-  } else if (root.code === codecs.dagPb) {
-    await addNodes(root, fetch, add)
-  }
-  parts.delete(root.toString())
-  return [...parts.values()]
-}
 
-/** @returns the file that it is of, where the object is public */
-async function addManifest(
-  root: CID,
-  fetch: (cid: CID) => Promise<Uint8Array>,
-  add: (cid: CID) => boolean
-): Promise<CID | undefined> {
-  let read = 0
-  try {
-    const { segments, file } = await readManifest(root, async (cid) => {
-      read += 1
-      check(read <= manifestBlocksMax, `a manifest of more than ${manifestBlocksMax} blocks`)
-      add(cid)
-      return await fetch(cid)
-    })
-    for (const { shards } of segments) for (const cid of shards) add(cid)
-    return file
-  } catch (error) {
-    if (isCode(error, 'DAMAGED')) return undefined // some other node: it is refused for itself
-    throw error
+  /** @returns the file that it is of, where the object is public */
+  async #addManifest(root: CID): Promise<CID | undefined> {
+    let read = 0
+    try {
+      const { segments, file } = await readManifest(root, async (cid) => {
+        read += 1
+        check(read <= manifestBlocksMax, `a manifest of more than ${manifestBlocksMax} blocks`)
+        this.#add(cid)
+        const bytes = await this.#find(cid)
+        if (bytes === undefined) throw new HoldfastError('MISSING', `${cid} was found nowhere`)
+        return bytes
+      })
+      for (const { shards } of segments) for (const cid of shards) this.#add(cid)
+      return file
+    } catch (error) {
+      if (!isCode(error, 'DAMAGED', 'MISSING')) throw error
+      // Some other node than a manifest is refused for itself, and has no parts.
+      if (isCode(error, 'MISSING')) this.#isWhole = false
+      return undefined
+    }
   }
-}
 
-async function addNodes(
-  root: CID,
-  fetch: (cid: CID) => Promise<Uint8Array>,
-  add: (cid: CID) => boolean
-): Promise<void> {
-  const waiting = [root]
-  for (let read = 0; waiting.length > 0; read++) {
-    check(read < nodesMax, `a file of more than ${nodesMax} nodes`)
-    for (const cid of linksOf(await fetch(waiting.pop()!))) {
-      if (add(cid) && cid.code === codecs.dagPb) waiting.push(cid)
+  async #addNodes(root: CID): Promise<void> {
+    const waiting = [root]
+    for (let read = 0; waiting.length > 0; read++) {
+      check(read < nodesMax, `a file of more than ${nodesMax} nodes`)
+      const bytes = await this.#find(waiting.pop()!)
+      if (bytes === undefined) this.#isWhole = false
+      else for (const cid of linksOf(bytes)) if (this.#add(cid) && cid.code === codecs.dagPb) waiting.push(cid)
     }
   }
 }
@@ -80,6 +97,3 @@ function linksOf(bytes: Uint8Array): CID[] {
     return [] // no node, whatever its CID says
   }
 }
-
-/** What `fetch` throws where a block is to be had nowhere. */
-export const notFound = (cid: CID): HoldfastError => new HoldfastError('MISSING', `${cid} was found nowhere`)

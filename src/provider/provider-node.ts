@@ -77,6 +77,7 @@ export interface ProviderNode {
   readonly storage: StorageProvider
   readonly proofs: ProofService
   readonly scores: OwnScores
+  readonly refuser: Refuser
   readonly network: Libp2pNetwork
   /** Resolves once the provider can be found through the DHT. */
   readonly announced: Promise<void>
@@ -232,6 +233,7 @@ async function start(
     storage,
     proofs,
     scores: openScores,
+    refuser,
     network,
     announced,
     stop

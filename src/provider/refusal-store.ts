@@ -147,13 +147,13 @@ export class RefusalStore {
   /**
    * Refuses a block, and what is known to be part of it, until `undo`. What is held of it has to be settled then.
    *
-   * @param parts undefined: not known yet
    * @returns the target
    * @throws HoldfastError `BAD_INPUT` when that is more than can be kept in mind
    */
   refuse(
     cid: CID,
-    { reason, at, atOnce, parts }: { reason: string; at: number; atOnce: boolean; parts: readonly CID[] | undefined }
+    { reason, at, atOnce }: { reason: string; at: number; atOnce: boolean },
+    { cids, isWhole }: { cids: readonly CID[]; isWhole: boolean }
   ): number {
     return this.#write(() => {
       const known = this.#statements.command.get(keyOfCid(cid)) as { id: number } | undefined
@@ -163,10 +163,10 @@ export class RefusalStore {
         `at most ${commandsMax} contents are refused by command: use a list`
       )
       const row = this.#statements.addTarget.get(
-        ...[0, keyOfCid(cid), cid.bytes, 0, reason, at, Number(atOnce), 0, Number(parts !== undefined)]
+        ...[0, keyOfCid(cid), cid.bytes, 0, reason, at, Number(atOnce), 0, Number(isWhole)]
       ) as { id: number }
       this.#statements.unsign.run(row.id) // it may say something else now
-      if (parts !== undefined) this.#addBlocks(row.id, parts)
+      this.#addBlocks(row.id, cids)
       this.#statements.unsettle.run(row.id)
       return row.id
     })
@@ -181,11 +181,11 @@ export class RefusalStore {
     })
   }
 
-  /** What is part of a target, now that it is known. */
-  expand(target: number, parts: readonly CID[]): void {
+  /** What is part of a target, as far as it is known now. */
+  expand(target: number, { cids, isWhole }: { cids: readonly CID[]; isWhole: boolean }): void {
     this.#write(() => {
-      if (this.#statements.setExpanded.run(target).changes === 0) return // undone meanwhile
-      this.#addBlocks(target, parts)
+      if (this.#statements.setExpanded.run(Number(isWhole), target).changes === 0) return // undone meanwhile
+      this.#addBlocks(target, cids)
       this.#statements.unsettle.run(target)
     })
   }
@@ -448,7 +448,7 @@ function prepare(db: DatabaseSync) {
     unexpanded: statement(`
       SELECT id, cid, list, tries FROM targets INDEXED BY targets_unexpanded
       WHERE expanded = 0 AND next_try <= ? ORDER BY next_try LIMIT ?`),
-    setExpanded: statement('UPDATE targets SET expanded = 1 WHERE id = ?'),
+    setExpanded: statement('UPDATE targets SET expanded = ? WHERE id = ?'),
     tried: statement('UPDATE targets SET tries = tries + 1, next_try = ? WHERE id = ?'),
     unsettle: statement('INSERT OR IGNORE INTO unsettled VALUES (?)'),
     unsettled: statement('SELECT target FROM unsettled ORDER BY target DESC LIMIT ?'),

@@ -13,7 +13,8 @@ const shownMax = 1000
 
 export interface RefuseAnswer {
   cid: string
-  parts: number | null
+  parts: number
+  isWhole: boolean
   held: number
 }
 

@@ -11,7 +11,7 @@ import type { Log } from '../base/log.ts'
 import { type CID, codecs, hashes, matchesCid } from '../content/cid.ts'
 import type { Signer } from '../market/offer.ts'
 import { reasonCharsMax, signRefusal } from '../market/refusal.ts'
-import { notFound, partsOf } from './content-parts.ts'
+import { type Parts, partsOf } from './content-parts.ts'
 import { isEmptyContent } from './denylist.ts'
 import { KeyedLock } from './keyed-lock.ts'
 import type { Notices } from './notices.ts'
@@ -51,8 +51,10 @@ export interface RefuserInit {
 
 export interface Refused {
   cid: CID
-  /** Blocks that it is made of; null: not known, since its manifest was found nowhere. */
-  parts: number | null
+  /** Blocks that it is made of, as far as they are known. */
+  parts: number
+  /** Whether these are all. Where its manifest, or a node of its file, was found nowhere, it is looked for again. */
+  isWhole: boolean
   /** Of all of them, those that are, or were, kept here. */
   held: number
 }
@@ -107,10 +109,11 @@ export class Refuser {
     check(!isEmptyContent(cid), 'nothing is in it, and it is part of many contents')
     check(reason.length <= reasonCharsMax, `a reason has at most ${reasonCharsMax} characters`)
     const parts = await this.#partsOf(cid, signal)
-    const target = store.refuse(cid, { reason, at: clock.now(), atOnce, parts })
-    this.#log.info('a content is refused', { cid, parts: parts?.length, reason, atOnce })
+    const target = store.refuse(cid, { reason, at: clock.now(), atOnce }, parts)
+    const known = { parts: parts.cids.length, isWhole: parts.isWhole }
+    this.#log.info('a content is refused', { cid, ...known, reason, atOnce })
     const held = await this.#settle(target)
-    return { cid, parts: parts?.length ?? null, held }
+    return { cid, ...known, held }
   }
 
   /** @returns whether it was refused by command. Gateways that were told remember. */
@@ -143,6 +146,7 @@ export class Refuser {
   /** Settles what has not been, looks for parts that are not known, and deletes what has been kept for long enough. */
   async turn(signal: AbortSignal): Promise<void> {
     const { store, clock } = this.#components
+    await this.#expandHeld(signal)
     for (let targets = store.unsettled(batch); targets.length > 0; targets = store.unsettled(batch)) {
       for (const target of targets) {
         signal.throwIfAborted()
@@ -232,17 +236,27 @@ export class Refuser {
     }
   }
 
+  /** New targets first of all from the own store, before the manifest that says what they are made of is deleted. */
+  async #expandHeld(signal: AbortSignal): Promise<void> {
+    const { store, clock, pause } = this.#components
+    const fresh = (): Unexpanded[] => store.unexpanded(clock.now(), batch).filter(({ tries }) => tries === 0)
+    for (let targets = fresh(); targets.length > 0; targets = fresh()) {
+      for (const one of targets) {
+        signal.throwIfAborted()
+        await this.#expand(one, signal)
+      }
+      await pause()
+    }
+  }
+
+  /** The first time from the own store alone, then from the network. */
   async #expand({ target, cid, list, tries }: Unexpanded, signal: AbortSignal): Promise<void> {
     const { store, clock } = this.#components
-    // What a list names and is no manifest is hardly a root of this network: nobody is asked for it.
-    const isWorthAsking = list === 0 || cid.code === codecs.dagCbor
     try {
-      const parts = await this.#partsOf(cid, signal, isWorthAsking)
-      if (parts !== undefined) {
-        store.expand(target, parts)
-        await this.#settle(target)
-        return
-      }
+      const parts = await this.#partsOf(cid, signal, tries > 0)
+      store.expand(target, parts)
+      await this.#settle(target)
+      if (parts.isWhole) return
     } catch (error) {
       signal.throwIfAborted()
       if (!isCode(error, 'BAD_INPUT')) throw error
@@ -250,35 +264,39 @@ export class Refuser {
       store.notFound(target, null)
       return
     }
-    const isOver = tries + 1 >= triesMax[list === 0 ? 'command' : 'list']
-    store.notFound(target, isOver ? null : clock.now() + expandEveryMs)
+    // What a list names and is no manifest is hardly a root of this network: nobody is asked for it.
+    const isWorthAsking = list === 0 || cid.code === codecs.dagCbor
+    const isOver = !isWorthAsking || tries >= triesMax[list === 0 ? 'command' : 'list']
+    store.notFound(target, isOver ? null : clock.now() + (tries === 0 ? 0 : expandEveryMs))
   }
 
-  /** Undefined where a block that says what it is made of was found nowhere. */
-  async #partsOf(cid: CID, signal: AbortSignal, asksNetwork = true): Promise<CID[] | undefined> {
+  async #partsOf(cid: CID, signal: AbortSignal, asksNetwork = true): Promise<Parts> {
     const { clock } = this.#components
-    if (cid.code === codecs.raw) return []
-    try {
-      return await withDeadline(clock, expandMsMax, signal, (inner) =>
-        partsOf(cid, (block) => this.#fetch(block, inner, asksNetwork))
-      )
-    } catch (error) {
-      signal.throwIfAborted()
-      if (!isCode(error, 'MISSING', 'TIMEOUT')) throw error
-      this.#log.info('what a refused content is made of was not found', { cid, error: error.message })
-      return undefined
-    }
+    const until = clock.now() + expandMsMax
+    const parts = await partsOf(cid, (block) => this.#find(block, { asksNetwork, until, signal }))
+    if (!parts.isWhole) this.#log.info('what a refused content is made of was not found', { cid })
+    return parts
   }
 
-  async #fetch(cid: CID, signal: AbortSignal, asksNetwork: boolean): Promise<Uint8Array> {
-    const { storage, findBlock } = this.#components
+  /** Undefined where it is not to be had in time. */
+  async #find(
+    cid: CID,
+    { asksNetwork, until, signal }: { asksNetwork: boolean; until: number; signal: AbortSignal }
+  ): Promise<Uint8Array | undefined> {
+    const { storage, findBlock, clock } = this.#components
     try {
       return await storage.getToHandOver(cid)
     } catch (error) {
       if (!isCode(error, 'MISSING')) throw error
     }
-    const found = asksNetwork ? await findBlock?.(cid, signal) : undefined
-    if (found === undefined || !matchesCid(cid, found)) throw notFound(cid)
-    return found
+    if (!asksNetwork || findBlock === undefined || clock.now() >= until) return undefined
+    try {
+      const found = await withDeadline(clock, until - clock.now(), signal, (inner) => findBlock(cid, inner))
+      return found !== undefined && matchesCid(cid, found) ? found : undefined
+    } catch (error) {
+      signal.throwIfAborted()
+      if (!isCode(error, 'TIMEOUT')) throw error
+      return undefined
+    }
   }
 }

@@ -88,6 +88,10 @@ export interface AuditorComponents {
   pause: () => Promise<void>
   /** Absent: the verifiable random function. Simulations have no time for it. */
   drawSeed?: typeof drawSeed
+  /**
+   * Which of these blocks the provider has refused, signed. Absent: none is known to be, and who says so has said nothing.
+   */
+  confirmRefusals?: (provider: string, cids: readonly CID[]) => Promise<ReadonlySet<string>>
   /** A shard is known to be lost, or withdrawn: somebody should rebuild it. */
   onLost?: () => void
   /** An audit request has ended. */
@@ -811,7 +815,7 @@ export class Auditor {
   ): Promise<void> {
     const { clock, index, onLost } = this.#components
     const kept: ChallengeResult[] = []
-    for (const result of results) {
+    for (const result of await this.#withProvenRefusals(peerId, results)) {
       const cid = CID.parse(result.cid)
       const debt = result.outcome === 'missing' ? await this.#debtOf(peerId, cid) : 'owed'
       if (debt === 'owed') {
@@ -826,6 +830,17 @@ export class Auditor {
     }
     if (kept.length === 0) return
     await this.#judge(peerId, { kind: 'batch', now: clock.now(), id, issuedAt, results: kept })
+  }
+
+  /** A refusal takes the shard off the provider without harm to its score, so it has to be signed for each block. */
+  async #withProvenRefusals(peerId: string, results: readonly ChallengeResult[]): Promise<readonly ChallengeResult[]> {
+    const refused = results.filter(({ outcome }) => outcome === 'refused')
+    if (refused.length === 0) return results
+    const cids = refused.map(({ cid }) => CID.parse(cid))
+    const proven = await this.#components.confirmRefusals?.(peerId, cids)
+    return results.map((result) =>
+      result.outcome === 'refused' && proven?.has(result.cid) !== true ? { ...result, outcome: 'unknown' } : result
+    )
   }
 
   /** A shard that was lost and is to be here again was given to the provider anew. */

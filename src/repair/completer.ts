@@ -8,6 +8,7 @@ import type { Semaphore } from '../base/concurrency.ts'
 import { messageOf } from '../base/errors.ts'
 import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
+import type { CID } from '../content/cid.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
 import type { StoredSegment } from '../metadata/records.ts'
 import { type SegmentCodec, shardBytesFor } from '../object/segment-codec.ts'
@@ -30,6 +31,8 @@ export interface CompleterComponents {
   log: Log
   /** What rebuilding reads counts as audits. */
   custody?: CustodyObserver
+  /** Told of a block that a provider would not take. */
+  onRefused?: (provider: string, cid: CID) => void
   /** Bytes that rebuilding may hold. */
   memory: Semaphore
   /** Whether the segment's upload is still placing shards of it: then it is left alone. */
@@ -100,11 +103,8 @@ export class Completer {
       provider !== undefined && !lost.has(state) ? [{ index: at, provider }] : []
     )
     // Who refused a shard of this segment is not offered it again; who lost one may make good.
-    const excluded = new Set(
-      segment.shards.flatMap(({ state, provider }) =>
-        state === 'withdrawn' && provider !== undefined ? [provider] : []
-      )
-    )
+    const refusals = await index.listRefusals(segment.shards.map(({ cid }) => cid))
+    const excluded = new Set(refusals.map(({ provider }) => provider))
     const shardBytes = Math.max(1, shardBytesFor(segment.length, code))
     const heldDomains = held.map(({ provider }) => ({ peerId: provider, domains: peers.domainsOf(provider) }))
     const plan = place({ code, shardBytes, wanted, held: heldDomains, excluded }, peers.candidates(), random)

@@ -6,6 +6,7 @@ import { type Clock, withDeadline } from '../base/clock.ts'
 import { messageOf } from '../base/errors.ts'
 import { limits, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
+import type { CID } from '../content/cid.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
 import type { LeaseGuard } from '../transfer/lease-guard.ts'
 import type { CustodyObserver, Peers } from '../transfer/peers.ts'
@@ -21,9 +22,13 @@ export interface LeaseComponents {
   guard: LeaseGuard
   /** What a provider answers about a lease is evidence. */
   custody?: CustodyObserver
+  /** Which of these blocks the provider has refused, signed: those are withdrawn in the index then. */
+  confirmRefusals: (provider: string, cids: readonly CID[], signal?: AbortSignal) => Promise<ReadonlySet<string>>
 }
 
 const requestTimeoutMs = 20 * secondMs
+/** Leases of one provider, refused without a signature, that are passed over in a round to get to those behind them. */
+const passedOverMax = 10_000
 
 /** Extends every lease with less than half of its term left, of the providers that are online. */
 export async function renewLeases(
@@ -34,10 +39,14 @@ export async function renewLeases(
   let renewed = 0
   let lost = 0
   for (const { provider } of await index.listHolders()) {
+    /** Said to be refused, and not shown: they stay due. */
+    const unproven = new Set<string>()
     for (let more = true; more; ) {
       signal?.throwIfAborted()
-      const due = await index.listLeasesDue(provider, clock.now() + limits.committedLeaseMs / 2, limits.leaseBatchMax)
-      more = due.length === limits.leaseBatchMax
+      const limit = limits.leaseBatchMax + unproven.size
+      const all = await index.listLeasesDue(provider, clock.now() + limits.committedLeaseMs / 2, limit)
+      more = all.length === limit && unproven.size < passedOverMax
+      const due = all.filter(({ cid }) => !unproven.has(cid.toString()))
       if (due.length === 0) break
       const cids = due.map(({ cid }) => cid)
       const states = await ask(components, provider, signal, (target, inner) =>
@@ -47,15 +56,22 @@ export async function renewLeases(
       const held = cids.filter((_, at) => states[at] === 'held')
       await index.renewed(provider, held, clock.now() + limits.committedLeaseMs)
       renewed += held.length
+      const saidNo = cids.filter((_, at) => states[at] === 'refused')
+      const refused = saidNo.length === 0 ? new Set() : await components.confirmRefusals(provider, saidNo, signal)
       for (const [at, cid] of cids.entries()) {
         const state = states[at]
         if (state === 'held') continue
+        const isOwed = due[at]!.leaseUntil > clock.now()
+        if (state === 'refused' && !refused.has(cid.toString()) && isOwed) {
+          // Anybody can say no of what it has lost. It has promised to keep it until the lease ends.
+          unproven.add(cid.toString())
+          continue
+        }
         lost++
         components.log.warn('provider does not keep a leased shard', { provider, cid, state })
         // A lease that had ended was owed no longer: the block is lost, and that is nobody's fault.
-        const isOwed = due[at]!.leaseUntil > clock.now()
-        if (state !== undefined && isOwed) await components.custody?.(provider, cid, state)
-        await index.markHolding(provider, cid, state === 'refused' ? 'withdrawn' : 'missing')
+        if (state === 'missing' && isOwed) await components.custody?.(provider, cid, state)
+        await index.markHolding(provider, cid, refused.has(cid.toString()) ? 'withdrawn' : 'missing')
         // Not due any more: it is lost there, whatever the lease said.
         await index.renewed(provider, [cid], clock.now() + limits.committedLeaseMs)
       }

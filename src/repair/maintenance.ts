@@ -92,5 +92,6 @@ export const taskPauses = {
   completeMs: 5 * secondMs,
   leasesMs: 30 * secondMs,
   releasesMs: 10 * secondMs,
-  proofsMs: minuteMs
+  proofsMs: minuteMs,
+  accountsMs: minuteMs
 } as const

@@ -16,8 +16,8 @@ import { Completer } from '../repair/completer.ts'
 import { withLastResort } from '../repair/last-resort.ts'
 import { releaseLeases, renewLeases } from '../repair/leases.ts'
 import { Maintenance, taskPauses } from '../repair/maintenance.ts'
+import { Refusals } from '../repair/refusals.ts'
 import { LeaseGuard } from '../transfer/lease-guard.ts'
-import type { CustodyObserver } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import type { AuditWitness, SimulatedNetwork } from './network.ts'
 import { auditPace } from './promises.ts'
@@ -87,14 +87,25 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
       log,
       pause: async () => {},
       drawSeed: drawSimulatedSeed,
+      confirmRefusals: (provider, cids) => refusals.confirm(provider, cids),
       onLost: () => maintenance.wake('complete')
     },
     { pace: auditPace }
   )
   await auditor.load()
-  const custody: CustodyObserver = async (provider, cid, outcome) => {
-    if (outcome !== 'full') await auditor.observed(provider, cid, outcome)
-  }
+  const refusals: Refusals = new Refusals({
+    index,
+    client,
+    peers: directory,
+    verifySignature: verifySimulated,
+    custody: async (provider, cid, outcome) => {
+      if (outcome !== 'full') await auditor.observed(provider, cid, outcome)
+    },
+    onLost: () => maintenance.wake('complete'),
+    clock,
+    log
+  })
+  const custody = refusals.observer
   const remembered = await index.listProviders()
   directory.remember(remembered)
   const search = new ProviderSearch({ directory, clock, log }, { expected: remembered.length })
@@ -109,6 +120,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
       guard,
       masterKey,
       custody,
+      onRefused: refusals.onRefused,
       isContained: (provider, cid) => auditor.isContained(provider, cid),
       clock,
       random: random.fork('store'),
@@ -131,15 +143,17 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     random: random.fork('repair'),
     log,
     custody,
+    onRefused: refusals.onRefused,
     memory: new Semaphore(memoryBytes),
     isSettling: (segment) => store.isSettling(segment)
   })
-  const leases = { index, client, peers: directory, clock, log, guard, custody }
+  const leases = { index, client, peers: directory, clock, log, guard, custody, confirmRefusals: refusals.confirm }
   const maintenance = new Maintenance({ clock, random: random.fork('maintenance'), log }, [
     { name: 'complete', everyMs: taskPauses.completeMs, run: (signal) => completer.round(signal) },
     { name: 'leases', everyMs: taskPauses.leasesMs, run: (signal) => renewLeases(leases, signal) },
     { name: 'releases', everyMs: taskPauses.releasesMs, run: (signal) => releaseLeases(leases, signal) },
     { name: 'proofs', everyMs: taskPauses.proofsMs, run: () => store.flushProofs() },
+    { name: 'accounts', everyMs: taskPauses.accountsMs, run: () => index.accrue(clock.now()) },
     { name: 'providers', everyMs: saveProvidersMs, run: () => saveProviders(index, directory) },
     ...(init.isAuditing
       ? [{ name: 'audits', everyMs: auditor.tickMs, run: (signal: AbortSignal) => auditor.round(signal) }]

@@ -13,8 +13,11 @@ import type { LeaseStore } from '../provider/lease-store.ts'
 import { MemoryLeaseStore } from '../provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../provider/memory-shard-store.ts'
 import { ProofService } from '../provider/proof-service.ts'
+import { RefusalStore } from '../provider/refusal-store.ts'
+import { Refuser } from '../provider/refuser.ts'
 import type { ShardStore } from '../provider/shard-store.ts'
 import { type BlockProofs, StorageProvider } from '../provider/storage-provider.ts'
+import { serveRefusals } from '../transfer/refusal-protocol.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import { simulatedSigner, verifySimulated } from './signatures.ts'
 import { type Timeline, VirtualProcess } from './virtual-clock.ts'
@@ -79,6 +82,8 @@ export class Machine {
   readonly latencyMs: number
   readonly disk: SimulatedDisk
   leases = new MemoryLeaseStore()
+  /** What its operator refuses; as durable as its leases. */
+  readonly refusals = new RefusalStore(':memory:')
   /** Connections that are open: what a crash does to each. */
   readonly connections = new Set<() => void>()
   readonly handlers = new Map<string, RequestHandler>()
@@ -88,6 +93,7 @@ export class Machine {
   #process: VirtualProcess | undefined
   #storage: StorageProvider | undefined
   #proofs: ProofService | undefined
+  #refuser: Refuser | undefined
   #port = 4001
   #vanished = false
   #readableSince: number
@@ -125,6 +131,12 @@ export class Machine {
   get proofs(): ProofService {
     if (this.#proofs === undefined) throw new HoldfastError('OFFLINE', 'the machine is down')
     return this.#proofs
+  }
+
+  /** @throws HoldfastError `OFFLINE` while it is down */
+  get refuser(): Refuser {
+    if (this.#refuser === undefined) throw new HoldfastError('OFFLINE', 'the machine is down')
+    return this.#refuser
   }
 
   get behaviour(): Behaviour {
@@ -166,7 +178,8 @@ export class Machine {
         leases: slowLeases(this.leases, process, this.#components.random),
         clock: process.clock,
         log,
-        signer
+        signer,
+        refusals: this.refusals
       },
       {
         capacityBytes: this.#init.capacityBytes,
@@ -197,6 +210,21 @@ export class Machine {
     this.#vanished = false
     this.handlers.clear()
     void serveControlPlane({ handle: async (protocol, handler) => void this.handlers.set(protocol, handler) }, storage)
+    const refuser = new Refuser({
+      store: this.refusals,
+      storage,
+      // Gateways find out when they ask: nobody calls them here.
+      notices: { refused: async () => {} },
+      signer,
+      clock: process.clock,
+      log,
+      pause: async () => {}
+    })
+    this.#refuser = refuser
+    void serveRefusals(
+      { handle: async (protocol, handler) => void this.handlers.set(protocol, handler) },
+      { list: (cids) => process.wait(refuser.signedOf(cids)) }
+    )
     void this.#collectNowAndThen(process, storage)
     this.#judge()
   }
@@ -210,6 +238,7 @@ export class Machine {
     this.#process = undefined
     this.#storage = undefined
     this.#proofs = undefined
+    this.#refuser = undefined
     this.#vanished = how === 'vanished'
     const broken = [...this.connections]
     this.connections.clear()

@@ -13,6 +13,7 @@ import { statusOfCode } from '../transfer/data-plane.ts'
 import { controlProtocols, type LeaseRequest, leaseAnswer, leaseRequest } from '../transfer/lease-protocol.ts'
 import { decodeProofs } from '../transfer/prove.ts'
 import type { LeaseState, ProviderClient, ProviderRef } from '../transfer/provider-client.ts'
+import { refusalAnswer, refusalRequest, refusalsOf } from '../transfer/refusal-protocol.ts'
 import type { Machine } from './machine.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import { shortCid, type Trace } from './trace.ts'
@@ -147,6 +148,18 @@ export class SimulatedNetwork {
           throw new HoldfastError('TIMEOUT', error.message, { details: { overloaded: true } })
         })
         return decodeProofs(challenges.length, stream)
+      },
+      listRefusals: async (to, cids, signal) => {
+        const body = refusalRequest.encode({ v: 1, op: 'list', cids: [...cids] })
+        const answer = await this.#call({
+          from,
+          to,
+          plane: 'control',
+          label: `refusals of ${cids.map(shortCid).join(' ')}`,
+          signal,
+          serve: (machine) => machine.handlers.get(controlProtocols.refusal)!(owner, body)
+        })
+        return refusalsOf(to.peerId, cids, refusalAnswer.decode(answer))
       }
     }
   }

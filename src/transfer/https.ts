@@ -24,6 +24,7 @@ import { dataHeaders, gatewayPath, shardsPath, statusOfCode } from './data-plane
 import { controlProtocols, leaseAnswer, leaseRequest } from './lease-protocol.ts'
 import { askForProofs, refusalOfProofs } from './prove.ts'
 import type { LeaseState, LeaseTerms, ProviderClient, ProviderRef, PutShardOptions } from './provider-client.ts'
+import { askForRefusals } from './refusal-protocol.ts'
 
 const connectMsMax = 3 * secondMs
 /** Silence, not slowness: bytes that trickle in are for the caller's deadline. */
@@ -147,6 +148,14 @@ export class HttpsProviderClient implements ProviderClient {
     const answer = await this.#reach(provider, signal, (pool) => askForProofs(pool, request, { signal, asError }))
     if ('status' in answer) throw refusalOfProofs(failureOf(provider, answer))
     return answer
+  }
+
+  async listRefusals(
+    provider: ProviderRef,
+    cids: readonly CID[],
+    signal?: AbortSignal
+  ): Promise<Array<Uint8Array | undefined>> {
+    return await askForRefusals(this.#network, provider, cids, signal)
   }
 
   /**

@@ -65,4 +65,13 @@ export interface ProviderClient {
    * @throws HoldfastError `PROTOCOL` for a request that is none
    */
   prove: (provider: ProviderRef, request: Signed, signal?: AbortSignal) => Promise<ProofAnswers>
+  /**
+   * What the provider has signed about refusing these blocks, in order, none of it checked (`openRefusal` does); undefined
+   * where it does not refuse one. At most `refusalsMax`.
+   */
+  listRefusals: (
+    provider: ProviderRef,
+    cids: readonly CID[],
+    signal?: AbortSignal
+  ) => Promise<Array<Uint8Array | undefined>>
 }

@@ -32,6 +32,8 @@ export interface ScatterComponents {
   client: ProviderClient
   peers: Peers
   guard: LeaseGuard
+  /** Told of a block that a provider would not take. */
+  onRefused?: (provider: string, cid: CID) => void
   clock: Clock
   random: Random
   log: Log
@@ -145,12 +147,17 @@ export class Scatter {
   }
 
   #notDurable(): HoldfastError {
-    const { quorum, code } = this.#request
+    const { quorum, code, excluded = [] } = this.#request
+    const refusing = [...this.failed].flatMap(([provider, outcome]) => (outcome === 'refused' ? [provider] : []))
+    const refusers = new Set([...excluded, ...refusing]).size
+    const why =
+      refusers === 0
+        ? 'are enough providers online (see holdfast providers)?'
+        : `${refusers} ${refusers === 1 ? 'provider refuses' : 'providers refuse'} this content, and too few others are online with room`
     return new HoldfastError(
       'NOT_DURABLE',
-      `only ${this.placed.size} shards of a ${code.k}+${code.m} segment could be stored and ${quorum} are needed; ` +
-        'are enough providers online (see holdfast providers)?',
-      { details: { placed: this.placed.size, quorum, failed: Object.fromEntries(this.failed) } }
+      `only ${this.placed.size} shards of a ${code.k}+${code.m} segment could be stored and ${quorum} are needed; ${why}`,
+      { details: { placed: this.placed.size, quorum, refusers, failed: Object.fromEntries(this.failed) } }
     )
   }
 
@@ -254,6 +261,7 @@ export class Scatter {
       const outcome = peerOutcomeOf(error)
       if (outcome === 'full' || outcome === 'refused' || outcome === 'wrong') this.#sent.delete(sent)
       peers.report(provider, outcome)
+      if (outcome === 'refused') this.#components.onRefused?.(provider, shard.cid)
       log.info('provider did not take a shard', {
         provider,
         cid: shard.cid,

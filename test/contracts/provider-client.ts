@@ -6,6 +6,7 @@ import { type CID, cidOfNode, cidOfShard, codecs } from '../../src/content/cid.t
 import { type AnswersJudgement, judgeAnswers } from '../../src/custody/answers.ts'
 import { challengesMax, chunksOf } from '../../src/custody/audit-messages.ts'
 import type { Signer, VerifySignature } from '../../src/market/offer.ts'
+import { openRefusal } from '../../src/market/refusal.ts'
 import type { ProviderClient, ProviderRef } from '../../src/transfer/provider-client.ts'
 import { type Question, requestOf } from '../support/audits.ts'
 
@@ -24,6 +25,8 @@ export interface ProviderClientFixture {
   absent: ProviderRef
   /** Damages the stored bytes of a block behind the provider's back. */
   rot: (cid: CID) => Promise<void>
+  /** Has the provider's operator refuse a block. */
+  refuse: (cid: CID, reason: string) => Promise<void>
   cleanUp: () => Promise<void>
 }
 
@@ -205,6 +208,35 @@ export function providerClientContract(name: string, open: () => Promise<Provide
       expect(await codeOf(client.prove(provider, { bytes, signature: new Uint8Array(64) }))).toBe('PROTOCOL')
     })
 
+    test('what is refused is neither taken nor given nor proved, and the refusal is signed', async () => {
+      const { client, otherClient, provider, refuse, verifySignature } = fixture
+      const held = block(5000)
+      const other = block(100)
+      const never = block(10)
+      for (const { cid, bytes } of [held, other]) await client.putShard(provider, cid, bytes, { termMs })
+      expect(await client.listRefusals(provider, [held.cid])).toEqual([undefined])
+      await refuse(held.cid, 'by court order')
+      await refuse(never.cid, 'for no reason')
+      for (const { cid, bytes } of [held, never]) {
+        expect(await codeOf(client.putShard(provider, cid, bytes, { termMs }))).toBe('REFUSED')
+        expect(await codeOf(otherClient.getShard(provider, cid))).toBe('REFUSED')
+      }
+      expect(await client.renewLeases(provider, [held.cid, other.cid], { termMs })).toEqual(['refused', 'held'])
+      const asked = [other, held].map(({ cid, bytes }) => ({ cid, bytes: bytes.length, chunk: 0 }))
+      expect(await audit(asked)).toEqual({ outcomes: ['ok', 'refused'], countersigned: true })
+      const signed = await otherClient.listRefusals(provider, [other.cid, held.cid, never.cid])
+      expect(signed[0]).toBeUndefined()
+      for (const [at, { cid }, reason] of [
+        [1, held, 'by court order'],
+        [2, never, 'for no reason']
+      ] as const) {
+        const refusal = await openRefusal(signed[at]!, provider.peerId, verifySignature)
+        expect([refusal.cid.toString(), refusal.reason, refusal.root]).toEqual([cid.toString(), reason, null])
+      }
+      expect(await client.listRefusals(provider, [held.cid])).toEqual([signed[1]]) // signed once
+      await client.releaseLeases(provider, [held.cid, other.cid]) // it goes as any other
+    })
+
     test('nobody there is OFFLINE, by every way of asking', async () => {
       const { client, absent } = fixture
       const { bytes, cid } = block(10)
@@ -213,6 +245,7 @@ export function providerClientContract(name: string, open: () => Promise<Provide
       expect(await codeOf(client.renewLeases(absent, [cid], { termMs }))).toBe('OFFLINE')
       expect(await codeOf(client.releaseLeases(absent, [cid]))).toBe('OFFLINE')
       expect(await codeOf(client.getOffer(absent))).toBe('OFFLINE')
+      expect(await codeOf(client.listRefusals(absent, [cid]))).toBe('OFFLINE')
       const { signed } = await requestOf(fixture.auditor, absent.peerId, [{ cid, bytes: 10, chunk: 0 }])
       expect(await codeOf(client.prove(absent, signed))).toBe('OFFLINE')
     })

@@ -29,6 +29,7 @@ const leaseParts = (net: LocalNetwork) => ({
   clock: systemClock,
   log: silentLog,
   guard: net.guard,
+  confirmRefusals: net.refusals.confirm,
   peers: {
     candidates: () => [],
     target: (peerId: string) => ({ peerId, dataUrls: ['https://127.0.0.1:1'], addresses: [] }),

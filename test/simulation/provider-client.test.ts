@@ -44,7 +44,8 @@ providerClientContract('the simulated network', async () => {
       renewLeases: (...args) => timeline.drive(client.renewLeases(...args)),
       releaseLeases: (...args) => timeline.drive(client.releaseLeases(...args)),
       getOffer: (...args) => timeline.drive(client.getOffer(...args)),
-      prove: (...args) => timeline.drive(client.prove(...args))
+      prove: (...args) => timeline.drive(client.prove(...args)),
+      listRefusals: (...args) => timeline.drive(client.listRefusals(...args))
     }
   }
   return {
@@ -56,6 +57,9 @@ providerClientContract('the simulated network', async () => {
     provider: { peerId: machine.peerId, dataUrls: [machine.dataUrl], addresses: [machine.address] },
     absent: { peerId: 'nobody', dataUrls: ['https://192.0.2.9:4001'], addresses: [] },
     rot: (cid) => machine.disk.rot(cid),
+    refuse: async (cid, reason) => {
+      await timeline.drive(machine.refuser.refuse(cid, { reason }, new AbortController().signal))
+    },
     cleanUp: async () => machine.crash('killed')
   }
 })

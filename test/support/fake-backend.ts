@@ -86,6 +86,7 @@ export const provider: ProviderView = {
   lastSeenAt: '2026-01-01T00:00:00.000Z',
   outcomes: { ok: 5 },
   score,
+  earned: { byteHours: 3600, amount: 0 },
   dataUrls: ['https://127.0.0.1:4002'],
   addresses: []
 }

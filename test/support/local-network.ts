@@ -16,16 +16,21 @@ import { createSyncCodec } from '../../src/object/segment-codec.ts'
 import { createObjectStore, type NetworkObjectStore, type ObjectStoreInit } from '../../src/object/store.ts'
 import { MemoryLeaseStore } from '../../src/provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../../src/provider/memory-shard-store.ts'
+import { RefusalStore } from '../../src/provider/refusal-store.ts'
+import { Refuser } from '../../src/provider/refuser.ts'
 import { StorageProvider } from '../../src/provider/storage-provider.ts'
 import { Completer } from '../../src/repair/completer.ts'
+import { Refusals } from '../../src/repair/refusals.ts'
+import { simulatedSigner, verifySimulated } from '../../src/sim/signatures.ts'
 import { LeaseGuard } from '../../src/transfer/lease-guard.ts'
-import type { Peers } from '../../src/transfer/peers.ts'
+import type { PeerOutcome, Peers } from '../../src/transfer/peers.ts'
 import type { ProviderClient } from '../../src/transfer/provider-client.ts'
 
 export interface LocalProvider {
   peerId: string
   core: StorageProvider
   shards: MemoryShardStore
+  refuser: Refuser
   isAlive: boolean
 }
 
@@ -38,6 +43,9 @@ export interface LocalNetwork {
   reads: string[]
   client: ProviderClient
   guard: LeaseGuard
+  refusals: Refusals
+  /** What would have been told to the auditor: what was read, and what was proven to be refused. */
+  observed: Array<[provider: string, cid: string, outcome: PeerOutcome]>
 }
 
 const owner = 'gateway'
@@ -50,14 +58,11 @@ export async function startLocalNetwork(
   const providers = Array.from({ length: count }, (_, i): LocalProvider => {
     const peerId = `provider-${i}`
     const shards = new MemoryShardStore()
+    const refusals = new RefusalStore(':memory:')
+    const signer = simulatedSigner(peerId)
+    const parts = { clock: systemClock, log: silentLog, signer }
     const core = new StorageProvider(
-      {
-        shards,
-        leases: new MemoryLeaseStore(),
-        clock: systemClock,
-        log: silentLog,
-        signer: { peerId, sign: async () => new Uint8Array(64) }
-      },
+      { ...parts, shards, leases: new MemoryLeaseStore(), refusals },
       {
         capacityBytes: 100 * MiB,
         domain: peerId,
@@ -67,7 +72,20 @@ export async function startLocalNetwork(
         version: 'test'
       }
     )
-    return { peerId, core, shards, isAlive: true }
+    const notices = { refused: async () => {} }
+    const refuser = new Refuser({
+      ...parts,
+      store: refusals,
+      storage: core,
+      notices,
+      findBlock: async (cid) => {
+        for (const { core: other, isAlive } of providers)
+          if (isAlive && (await other.has(cid))) return await other.get(cid)
+        return undefined
+      },
+      pause: async () => {}
+    })
+    return { peerId, core, shards, refuser, isAlive: true }
   })
   const alive = (peerId: string): LocalProvider => {
     const found = providers.find((p) => p.peerId === peerId)
@@ -90,7 +108,8 @@ export async function startLocalNetwork(
     getOffer: async ({ peerId }) => alive(peerId).core.offer(),
     prove: async ({ peerId }) => {
       throw new HoldfastError('OFFLINE', `${peerId} is not audited here`)
-    }
+    },
+    listRefusals: async ({ peerId }, cids) => await alive(peerId).refuser.signedOf(cids)
   }
   const peers: Peers = {
     candidates: () =>
@@ -106,7 +125,29 @@ export async function startLocalNetwork(
   const index = await openSqliteIndex(':memory:')
   const codec = createSyncCodec(createCoder())
   const guard = new LeaseGuard()
-  const components = { index, client, peers, codec, guard, clock: systemClock, random: systemRandom, log: silentLog }
+  const observed: Array<[provider: string, cid: string, outcome: PeerOutcome]> = []
+  const refusals = new Refusals({
+    index,
+    client,
+    peers,
+    verifySignature: verifySimulated,
+    custody: async (provider, cid, outcome) => void observed.push([provider, cid.toString(), outcome]),
+    onLost: () => {},
+    clock: systemClock,
+    log: silentLog
+  })
+  const components = {
+    index,
+    client,
+    peers,
+    codec,
+    guard,
+    custody: refusals.observer,
+    onRefused: refusals.onRefused,
+    clock: systemClock,
+    random: systemRandom,
+    log: silentLog
+  }
   const store = createObjectStore(
     {
       ...components,
@@ -121,7 +162,7 @@ export async function startLocalNetwork(
     memory: new Semaphore(64 * MiB),
     isSettling: (segment) => store.isSettling(segment)
   })
-  return { providers, index, store, completer, reads, client, guard }
+  return { providers, index, store, completer, reads, client, guard, refusals, observed }
 }
 
 /** Bytes that differ by seed and position. */

@@ -8,6 +8,7 @@ import type { LeaseStore } from '../../src/provider/lease-store.ts'
 import { MemoryLeaseStore } from '../../src/provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../../src/provider/memory-shard-store.ts'
 import { ProofService, type ProofServiceInit } from '../../src/provider/proof-service.ts'
+import type { RefusalStore } from '../../src/provider/refusal-store.ts'
 import type { ShardStore } from '../../src/provider/shard-store.ts'
 import { StorageProvider, type StorageProviderInit } from '../../src/provider/storage-provider.ts'
 
@@ -37,6 +38,7 @@ export function testProvider(
     clock?: ManualClock
     log?: Log
     onLost?: (cids: readonly CID[]) => Promise<void>
+    refusals?: RefusalStore
   } = {}
 ): TestProvider {
   const {
@@ -45,11 +47,12 @@ export function testProvider(
     clock = new ManualClock(),
     log = silentLog,
     onLost,
+    refusals,
     ...init
   } = options
   const signer = { peerId: 'provider', sign: async () => new Uint8Array(64) }
   const provider = new StorageProvider(
-    { shards, leases, clock, log, signer, onLost },
+    { shards, leases, clock, log, signer, onLost, refusals },
     {
       capacityBytes: 10_000_000,
       domain: 'domain',

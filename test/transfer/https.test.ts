@@ -43,6 +43,9 @@ providerClientContract('HttpsProviderClient', async () => {
       const name = cid.toString()
       await writeFile(join(dataDir, 'blocks', name.slice(-3, -1), name), randomBytes(5000))
     },
+    refuse: async (cid, reason) => {
+      await provider.refuser.refuse(cid, { reason }, new AbortController().signal)
+    },
     cleanUp: () => loopback.stopAll()
   }
 })

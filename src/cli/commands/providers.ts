@@ -56,6 +56,10 @@ const eventColumns: Column<ScoreEvent>[] = [
   { title: 'WHY', value: ({ why }) => why }
 ]
 
+/** Fractions of the smallest unit matter where little has been kept for long. */
+const earned = ({ amount }: ProviderView['earned']): string =>
+  amount === 0 || amount >= 100 ? amount.toFixed(0) : amount.toPrecision(3)
+
 function scoreLines(score: ScoreView | null): Array<[string, string]> {
   if (score === null) return [['Standing', 'not audited yet']]
   const ms = (value: number | null): string => (value === null ? 'not measured' : `${Math.round(value)} ms`)
@@ -76,6 +80,7 @@ function renderOne(p: ProviderView, { score, events }: ScoreAnswer, now: number)
     ['Space', `${formatBytes(p.freeBytes)} free of ${formatBytes(p.capacityBytes)}`],
     ['Shards', `${p.shards}, ${formatBytes(p.shardBytes)}`],
     ['Failures', failures(p.outcomes)],
+    ['Earned', `${earned(p.earned)} for ${formatBytes(p.earned.byteHours)}-hours, at ${p.price} a GiB-month`],
     ...scoreLines(score)
   ]
   return [
