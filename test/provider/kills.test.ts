@@ -200,5 +200,5 @@ test(
     await collectAll(directory, 2 * longTermMs)
     expect((await look(directory)).files.size).toBe(0)
   },
-  isSoak ? 1_800_000 : 120_000
+  isSoak ? 1_800_000 : 300_000
 )
