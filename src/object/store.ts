@@ -52,6 +52,7 @@ import type {
 import { type SegmentCodec, storedShardBytes } from './segment-codec.ts'
 import { readSegments } from './segment-reader.ts'
 import { recordOf, SegmentWriter, type WrittenSegment } from './segment-writer.ts'
+import { whyUnplaced } from './unplaced.ts'
 
 export interface ObjectStoreComponents {
   index: MetadataIndex
@@ -463,14 +464,17 @@ export class NetworkObjectStore implements ObjectStore {
   async health(bucket: string, key: string): Promise<ObjectHealth> {
     const record = await this.#object(bucket, key)
     const { index } = this.#components
-    const segments = (await index.getSegments(record.contentId, 0, record.size)).map(({ segment }) =>
-      this.#segmentHealth(segment)
-    )
-    const blocks = (await index.getBlocks(record.contentId)).map((block) => this.#segmentHealth(block))
+    const segments: SegmentHealth[] = []
+    for (const { segment } of await index.getSegments(record.contentId, 0, record.size))
+      segments.push(await this.#segmentHealth(segment))
+    const blocks: SegmentHealth[] = []
+    for (const block of await index.getBlocks(record.contentId)) blocks.push(await this.#segmentHealth(block))
     return { cid: record.root.toString(), size: record.size, segments, blocks }
   }
 
-  #segmentHealth(segment: StoredSegment): SegmentHealth {
+  async #segmentHealth(segment: StoredSegment): Promise<SegmentHealth> {
+    const { peers, random } = this.#components
+    const refusers = await this.#refusersOf(segment.shards.map(({ cid }) => cid))
     const shards = segment.shards.map((shard, index) => {
       const proof = Math.max(
         shard.lastProof ?? 0,
@@ -484,7 +488,14 @@ export class NetworkObjectStore implements ObjectStore {
       }
     })
     const healthy = shards.filter(({ state }) => state === 'healthy').length
-    return { code: formatCode(segment), healthy, margin: healthy - segment.k, shards }
+    return {
+      code: formatCode(segment),
+      healthy,
+      margin: healthy - segment.k,
+      refusers: refusers.size,
+      unplaced: whyUnplaced(segment, peers, refusers, random.fork('health')),
+      shards
+    }
   }
 
   /** What the index knows of the shard, and what is known of its provider right now. */
