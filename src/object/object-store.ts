@@ -126,6 +126,10 @@ export interface SegmentHealth {
   healthy: number
   /** Healthy shards minus k: how many more may go. Negative: unreadable now. */
   margin: number
+  /** Providers that refuse any of it, signed. */
+  refusers: number
+  /** Why shards that want a home find none; null where they do. */
+  unplaced: string | null
   shards: ShardHealth[]
   /** What repair makes of it; absent where nothing repairs. */
   outlook?: Omit<SegmentOutlook, 'conditions'>

@@ -53,6 +53,7 @@ import type {
 import { type SegmentCodec, storedShardBytes } from './segment-codec.ts'
 import { readSegments } from './segment-reader.ts'
 import { recordOf, SegmentWriter, type WrittenSegment } from './segment-writer.ts'
+import { whyUnplaced } from './unplaced.ts'
 
 export interface ObjectStoreComponents {
   index: MetadataIndex
@@ -466,10 +467,11 @@ export class NetworkObjectStore implements ObjectStore {
   async health(bucket: string, key: string): Promise<ObjectHealth> {
     const record = await this.#object(bucket, key)
     const { index } = this.#components
-    const segments = (await index.getSegments(record.contentId, 0, record.size)).map(({ segment }) =>
-      this.#segmentHealth(segment)
-    )
-    const blocks = (await index.getBlocks(record.contentId)).map((block) => this.#segmentHealth(block))
+    const segments: SegmentHealth[] = []
+    for (const { segment } of await index.getSegments(record.contentId, 0, record.size))
+      segments.push(await this.#segmentHealth(segment))
+    const blocks: SegmentHealth[] = []
+    for (const block of await index.getBlocks(record.contentId)) blocks.push(await this.#segmentHealth(block))
     const outlooks = [...segments, ...blocks].flatMap(({ outlook }) => outlook ?? [])
     const survival = outlooks.reduce((product, { lossPerYear }) => product * (1 - lossPerYear), 1)
     // A sum where the product would round to one: of small probabilities it is the same.
@@ -484,9 +486,10 @@ export class NetworkObjectStore implements ObjectStore {
     }
   }
 
-  #segmentHealth(segment: StoredSegment): SegmentHealth {
-    const { outlook: judge, peers } = this.#components
+  async #segmentHealth(segment: StoredSegment): Promise<SegmentHealth> {
+    const { outlook: judge, peers, random } = this.#components
     const judged = judge?.(segment)
+    const refusers = await this.#refusersOf(segment.shards.map(({ cid }) => cid))
     const shards = segment.shards.map((shard, index) => {
       const proof = Math.max(
         shard.lastProof ?? 0,
@@ -502,8 +505,14 @@ export class NetworkObjectStore implements ObjectStore {
       }
     })
     const healthy = shards.filter(({ state }) => state === 'healthy').length
-    const margin = healthy - segment.k
-    const health = { code: formatCode(segment), healthy, margin, shards }
+    const health = {
+      code: formatCode(segment),
+      healthy,
+      margin: healthy - segment.k,
+      refusers: refusers.size,
+      unplaced: whyUnplaced(segment, peers, refusers, random.fork('health')),
+      shards
+    }
     if (judged === undefined) return health
     const { conditions: _conditions, ...outlook } = judged
     return { ...health, outlook }

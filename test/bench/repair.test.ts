@@ -46,7 +46,7 @@ describe('margins', () => {
 
   it('are taken from health as it is answered, copies of small blocks included', () => {
     const shards = [{ cid: 'c', provider: 'a', state: 'healthy' as const, lastProof: null }]
-    const health = { code: '2+2', healthy: 1, margin: -1, shards }
+    const health = { code: '2+2', healthy: 1, margin: -1, refusers: 0, unplaced: null, shards }
     const views = viewsOf('key', { segments: [health], blocks: [{ ...health, code: '1+2', margin: 0 }] })
     expect(views.map(({ name, k }) => [name, k])).toEqual([
       ['key#0', 2],

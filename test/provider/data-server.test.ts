@@ -12,6 +12,7 @@ import { cidOfNode, cidOfShard, codecs } from '../../src/content/cid.ts'
 import { generateIdentity, verifySignature } from '../../src/net/identity.ts'
 import { makePeerCertificate, type PeerCertificate } from '../../src/net/peer-tls.ts'
 import { DataServer } from '../../src/provider/data-server.ts'
+import { RefusalStore } from '../../src/provider/refusal-store.ts'
 import { proofServiceOf, type TestProvider, testProvider } from '../support/provider.ts'
 
 interface Answer {
@@ -26,9 +27,10 @@ describe('the data plane', () => {
   let port: number
   let peer: { peerId: string; certificate: PeerCertificate }
   const announced: string[] = []
+  const refusals = new RefusalStore(':memory:')
   beforeAll(async () => {
     const own = await generateIdentity()
-    host = testProvider()
+    host = testProvider({ refusals })
     server = new DataServer({
       storage: host.provider,
       proofs: proofServiceOf(host, own),
@@ -89,6 +91,22 @@ describe('the data plane', () => {
     const root = cidOfNode(codecs.dagCbor, bytes)
     await put(root, bytes, { 'x-holdfast-announce': '1' })
     expect(announced).toEqual([root.toString()])
+  })
+
+  test('what is refused is 451 to whoever asks, with the reason, also to those who have it already', async () => {
+    const { bytes, cid } = await stored(500)
+    const grounds = { reason: 'by court order', at: 1, atOnce: false }
+    refusals.refuse(cid, grounds, { cids: [], isWhole: true })
+    const expected = { code: 'REFUSED', message: 'by court order' }
+    for (const headers of [{}, { 'if-none-match': `"${cid}.raw"` }, { 'cache-control': 'only-if-cached' }]) {
+      const { status, body } = await ask({ path: `/ipfs/${cid}?format=raw`, headers })
+      expect([status, JSON.parse(body.toString())]).toEqual([451, expected])
+    }
+    expect((await ask({ method: 'HEAD', path: `/ipfs/${cid}?format=raw` })).status).toBe(451)
+    const { status, body } = await put(cid, bytes)
+    expect([status, JSON.parse(body.toString())]).toEqual([451, expected])
+    refusals.undo(cid)
+    expect((await ask({ path: `/ipfs/${cid}?format=raw` })).status).toBe(200)
   })
 
   test('who proves no peer id stores nothing', async () => {

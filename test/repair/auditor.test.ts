@@ -33,7 +33,7 @@ class HandClock implements Clock {
     })
 }
 
-type Behaviour = 'honest' | 'silent' | 'offline' | 'forgetful' | 'unsigned' | 'wrong'
+type Behaviour = 'honest' | 'silent' | 'offline' | 'forgetful' | 'unsigned' | 'wrong' | 'refusing'
 
 interface World {
   clock: HandClock
@@ -45,6 +45,8 @@ interface World {
   asked: AuditRequest[]
   reads: string[]
   lost: number
+  /** Whether a provider that refuses has signed that. */
+  isRefusalSigned: boolean
   auditor: Auditor
 }
 
@@ -65,6 +67,7 @@ beforeEach(async () => {
     asked: [],
     reads: [],
     lost: 0,
+    isRefusalSigned: true,
     auditor: undefined as unknown as Auditor
   }
   await world.index.createBucket(aBucket())
@@ -88,6 +91,7 @@ async function startAuditor(): Promise<Auditor> {
     random: seededRandom('audits'),
     log: silentLog,
     pause: async () => {},
+    confirmRefusals: async (_provider, cids) => new Set(world.isRefusalSigned ? cids.map(String) : []),
     onLost: () => {
       world.lost++
     },
@@ -121,6 +125,7 @@ async function startAuditor(): Promise<Auditor> {
         }
         const answers = request.challenges.map(({ cid, chunk }): Answer => {
           const block = blocks.get(`${peerId} ${cid}`)
+          if (act(peerId) === 'refusing') return { kind: 'refused', slice: new Uint8Array(0) }
           if (block === undefined || act(peerId) === 'forgetful') return { kind: 'missing', slice: new Uint8Array(0) }
           return proofOf(act(peerId) === 'wrong' ? block.map((byte) => byte ^ 1) : block, chunk)
         })
@@ -247,6 +252,29 @@ describe('nobody is blamed', () => {
     await world.index.deleteObject('b', 'a')
     await asking
     expect(await stateOf(cid!)).toBeUndefined()
+    expect(world.auditor.reportOf(peerId)!.report.custody).toBe(1)
+  })
+
+  test('for saying no, signed: the shard is withdrawn', async () => {
+    const cids = await keep('a')
+    const { peerId } = world.providers[2]!
+    world.behaviour.set(peerId, 'refusing')
+    const { unproved } = await world.auditor.audit(peerId, undefined, signal)
+    expect(unproved).toMatchObject([{ outcome: 'refused' }])
+    expect(await stateOf(cids[2]!)).toBe('withdrawn')
+    expect(world.lost).toBe(1)
+    expect(world.auditor.reportOf(peerId)!.report.custody).toBe(1)
+    expect((await findings()).filter(({ atFault }) => atFault !== 'nobody')).toEqual([])
+  })
+
+  test('for saying no and signing no refusal, nor believed', async () => {
+    const cids = await keep('a')
+    const { peerId } = world.providers[2]!
+    world.behaviour.set(peerId, 'refusing')
+    world.isRefusalSigned = false
+    await world.auditor.audit(peerId, undefined, signal)
+    expect(await stateOf(cids[2]!)).toBe('healthy')
+    expect(world.lost).toBe(0)
     expect(world.auditor.reportOf(peerId)!.report.custody).toBe(1)
   })
 

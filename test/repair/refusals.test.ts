@@ -272,6 +272,17 @@ describe('saying no without a signature', () => {
 })
 
 describe('a content that too few will take', () => {
+  test('lacks shards, and its health says who refuses it', async () => {
+    const net = await start(8)
+    const root = await put(net, 'k')
+    for (const provider of net.providers.slice(0, 2)) await provider.refuser.refuse(root, {}, signal)
+    await renewLeases(leaseParts(net))
+    await net.repairer.round()
+    const [segment] = (await net.store.health('b', 'k')).segments
+    expect(segment).toMatchObject({ margin: 2, refusers: 2 })
+    expect(segment!.unplaced).toMatch(/^2 shards have no place: 8 providers take new shards now, 2 refuse this content/)
+  })
+
   test('is not written, and the error says who refuses it', async () => {
     const net = await start(8)
     const bucket = { owner: 'me', displayName: 'me' }

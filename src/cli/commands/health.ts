@@ -8,6 +8,8 @@ interface SegmentHealth {
   code: string
   healthy: number
   margin: number
+  refusers: number
+  unplaced: string | null
   shards: Array<{
     cid: string
     provider: string | null
@@ -41,7 +43,10 @@ function states(segments: readonly SegmentHealth[]): string {
 function segmentLines(name: string, segment: SegmentHealth, withShards: boolean): string[] {
   const margin = segment.margin < 0 ? 'unreadable now' : `margin ${segment.margin}`
   const domains = segment.outlook === undefined ? '' : ` in ${segment.outlook.domains} failure domains`
-  const head = `${name}  ${segment.code}  ${margin}${domains}  ${segment.outlook?.why ?? states([segment])}`
+  const refusers = segment.refusers === 0 ? '' : `  refused by ${segment.refusers}`
+  const unplaced = segment.unplaced === null ? '' : `\n  ${segment.unplaced}`
+  const why = segment.outlook?.why ?? states([segment])
+  const head = `${name}  ${segment.code}  ${margin}${domains}  ${why}${refusers}${unplaced}`
   if (!withShards) return [head]
   return [
     head,
@@ -67,7 +72,8 @@ function render(health: ObjectHealth, withShards: boolean): string {
     unreadable > 0
       ? `UNREADABLE NOW: ${unreadable} of ${all.length} segments have too few shards`
       : `readable; ${margin} more shards of any segment may go`
-  const details = withShards || all.some((segment) => segment.healthy < segment.shards.length)
+  const details =
+    withShards || all.some((segment) => segment.healthy < segment.shards.length || segment.unplaced !== null)
   return [
     `CID:       ${health.cid}`,
     `Size:      ${formatBytes(health.size)} in ${health.segments.length} ${health.segments.length === 1 ? 'segment' : 'segments'}`,
