@@ -289,6 +289,7 @@ async function start(
     log: log.child('hand-over'),
     pause: () => new Promise((resolve) => setImmediate(resolve)),
     isSettling: (segment) => store.isSettling(segment),
+    onDraining: (peerId) => directory.saidToDrain(peerId),
     onReleases: () => maintenance.wake('releases')
   })
   await serveHandOver(network, (from, request) => handOver.answer(from, request))

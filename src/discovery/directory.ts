@@ -390,6 +390,12 @@ export class ProviderDirectory {
     return this.#entries.get(peerId)?.offer?.draining ?? false
   }
 
+  /** It said so otherwise than by its offer, which may be half a minute old; the next one decides again. */
+  saidToDrain(peerId: string): void {
+    const entry = this.#entries.get(peerId)
+    if (entry?.offer !== undefined) entry.offer = { ...entry.offer, accepting: false, draining: true }
+  }
+
   /**
    * Where new shards may go.
    *

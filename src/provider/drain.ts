@@ -50,7 +50,7 @@ const commandSchema = z.strictObject({ cancel: z.boolean().optional() })
 const pathOf = (dataDir: string): string => join(dataDir, 'draining.json')
 
 export interface DrainState {
-  /** `done`: it drains, and nobody leases anything here any more. */
+  /** `done`: it drains, nobody leases anything here any more, and what was is deleted. */
   state: 'off' | 'draining' | 'done'
   /** Milliseconds since the Unix epoch; null while it does not drain. */
   since: number | null
@@ -68,7 +68,7 @@ export interface DrainState {
 }
 
 export interface DrainComponents {
-  storage: Pick<StorageProvider, 'owners' | 'leasesOf' | 'stats' | 'setDraining'>
+  storage: Pick<StorageProvider, 'owners' | 'leasesOf' | 'stats' | 'setDraining' | 'dropUnleased'>
   clock: Clock
   random: Random
   log: Log
@@ -92,6 +92,12 @@ export class Drain {
   #stopping = new AbortController()
   #running: Promise<void> | undefined
   #handOver: Pick<HandOver, 'batch'> | undefined
+  /**
+   * Where the leases are. `none`: none since this process began; what the store has besides, if anything, keeps its
+   * grace, as the table of leases may be what was lost. `some`; `ended`: those that there were have, and their blocks are
+   * deleted.
+   */
+  #leases: 'none' | 'some' | 'ended' = 'none'
 
   private constructor(components: DrainComponents, dataDir: string, file: DrainFile | undefined) {
     this.#components = components
@@ -166,7 +172,7 @@ export class Drain {
     const { since = null, moved = 0, movedBytes = 0, released = 0, sentBytes = 0 } = this.#file ?? {}
     const waiting = [...this.#appointments].flatMap(([owner, { why }]) => (why === undefined ? [] : [{ owner, why }]))
     return {
-      state: this.#file === undefined ? 'off' : leases === 0 ? 'done' : 'draining',
+      state: this.#file === undefined ? 'off' : leases > 0 || this.#leases === 'some' ? 'draining' : 'done',
       ...{ since, leases, leasedBytes, moved, movedBytes, released, sentBytes },
       waiting: leases === 0 ? [] : waiting.slice(0, waitingMax)
     }
@@ -204,6 +210,11 @@ export class Drain {
   async turn(handOver: Pick<HandOver, 'batch'>, signal: AbortSignal): Promise<number> {
     const { storage, clock } = this.#components
     const owners = await storage.owners(ownersMax)
+    if (owners.length > 0) this.#leases = 'some'
+    else if (this.#leases === 'some') {
+      await storage.dropUnleased()
+      this.#leases = 'ended'
+    }
     const names = new Set(owners.map(({ owner }) => owner))
     for (const owner of this.#appointments.keys()) if (!names.has(owner)) this.#appointments.delete(owner)
     for (const owner of names) {
@@ -212,7 +223,6 @@ export class Drain {
     }
     const due = [...this.#appointments].filter(([, { nextAt }]) => nextAt <= clock.now())
     await forEachLimit(due, ownersAtOnce, ([owner, appointment]) => this.#serve(handOver, owner, appointment, signal))
-    await this.#save()
     return Math.min(clock.now() + lookEveryMs, ...[...this.#appointments.values()].map(({ nextAt }) => nextAt))
   }
 
@@ -257,6 +267,7 @@ export class Drain {
     const { why, retryAfterMs, ...counts } = await handOver.batch(owner, leases, 'drain', signal)
     appointment.why = why
     this.#count(counts)
+    await this.#save()
     return { isFruitful: counts.moved + counts.released > 0, isEnd, retryAfterMs }
   }
 

@@ -147,6 +147,8 @@ export class StorageProvider {
   readonly #locks = new KeyedLock()
   readonly #orphans = new Map<string, Orphan>()
   readonly #rotten = new Set<string>()
+  /** Of released blocks, under way. */
+  readonly #deletions = new Set<Promise<void>>()
   #ready: Promise<void> | undefined
   #usedBytes = 0
   #reservedBytes = 0
@@ -351,7 +353,22 @@ export class StorageProvider {
     // A write whose client gave it up may still be at work: its lease has to be there before it can be ended.
     await Promise.all(cids.map((cid) => this.#locks.settled(cid.toString())))
     const freed = await this.#leases.release(owner, cids)
-    await forEachLimit(freed, deleteWidth, async (cid) => {
+    const deleting = forEachLimit(freed, deleteWidth, async (cid) => {
+      await this.#deleteUnleased(cid)
+    }).finally(() => this.#deletions.delete(deleting))
+    this.#deletions.add(deleting)
+    await deleting
+  }
+
+  /**
+   * Deletes what nobody leases without waiting for its grace, and waits for what is being deleted: for a provider that has
+   * handed over what it had, so that nobody will come for the rest.
+   */
+  async dropUnleased(): Promise<void> {
+    await this.#start()
+    await Promise.allSettled(this.#deletions) // failures are heard by who released
+    await forEachLimit([...this.#orphans.values()], deleteWidth, async ({ cid }) => {
+      this.#orphans.delete(cid.toString())
       await this.#deleteUnleased(cid)
     })
   }

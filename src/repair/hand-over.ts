@@ -59,6 +59,8 @@ export interface HandOverComponents {
   drawSeed?: typeof drawSeed
   /** Whether the segment's upload is still placing shards of it: where those go is not in the index yet. */
   isSettling: (segment: StoredSegment) => boolean
+  /** A provider asks since it leaves. */
+  onDraining?: (provider: string) => void
   /** Leases wait to be ended. */
   onReleases?: () => void
 }
@@ -124,7 +126,8 @@ export class HandOver {
   }
 
   async #where(from: string, request: WhereRequest, signal?: AbortSignal): Promise<HandOverAnswer> {
-    const { index } = this.#components
+    const { index, onDraining } = this.#components
+    if (request.reason === 'drain') onDraining?.(from)
     const cids = distinct(request.cids)
     const parts = await this.#partsOf(from, cids)
     const needless = cids.filter((cid) => !parts.has(cid.toString()))

@@ -7,6 +7,7 @@ import { HoldfastError } from '../../src/base/errors.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { systemRandom } from '../../src/base/system.ts'
 import { Drain } from '../../src/provider/drain.ts'
+import { RefusedHandOver } from '../../src/provider/refused-hand-over.ts'
 import { copiesAt, has, segmentAt, startWorld, type World, type WorldProvider } from '../support/hand-over-world.ts'
 
 const cleanUps: Array<() => Promise<unknown>> = []
@@ -190,5 +191,55 @@ describe('a provider that drains', () => {
     await drain.stop()
     await writeFile(join(dataDir, 'draining.json'), '{ "cut off')
     expect((await drainOf(world, leaver, dataDir)).isDraining).toBe(true)
+  })
+})
+
+describe('content that is refused, and not at once', () => {
+  const refusing = async () => {
+    const found = await started(6)
+    const segment = segmentAt(found.providers.slice(0, 4))
+    await found.gateway.store([segment, segmentAt(found.providers.slice(0, 4))])
+    const { leaver, world } = found
+    const { refusals: store, leases, storage, handOver } = leaver
+    const { cid } = segment.shards[0]!
+    store.refuse(cid, { reason: 'not here', at: world.clock.now(), atOnce: false, parts: [] })
+    store.keep([cid], world.clock.now() + 1_000_000)
+    const refused = new RefusedHandOver({ handOver, store, leases, storage, clock: world.clock, log: silentLog })
+    const turn = async (): Promise<void> => {
+      world.advance(60_000)
+      await refused.turn(new AbortController().signal)
+      await found.gateway.release()
+    }
+    return { ...found, cid, store, turn }
+  }
+
+  test('is served to nobody, handed over once, and deleted when nobody leases it any more', async () => {
+    const { world, gateway, providers, leaver, cid, store, turn } = await refusing()
+    await expect(leaver.storage.get(cid)).rejects.toMatchObject({ code: 'REFUSED' })
+    await turn()
+    await turn()
+    expect([store.kept, await leaver.shards.size(cid), sent(world)]).toEqual([0, undefined, { count: 1, twice: [] }])
+    const [moved, other] = await gateway.index.listSegments({ afterId: 0, limit: 2 })
+    const holder = providers.find(({ peerId }) => peerId === moved!.shards[0]!.provider)!
+    expect([await has(holder, cid), providers.indexOf(holder) >= 4]).toEqual([true, true])
+    expect(other!.shards[0]!.provider).toBe(leaver.peerId)
+  })
+
+  test('is kept while its owner does not answer', async () => {
+    const { gateway, leaver, cid, store, turn } = await refusing()
+    gateway.isAlive = false
+    await turn()
+    expect([store.kept, await leaver.shards.size(cid)]).toEqual([1, 3000])
+    gateway.isAlive = true
+    await turn()
+    await turn()
+    expect([store.kept, await leaver.shards.size(cid)]).toEqual([0, undefined])
+  })
+
+  test('stays where it is when it is refused no more', async () => {
+    const { world, leaver, cid, store, turn } = await refusing()
+    store.undo(cid)
+    await turn()
+    expect([store.kept, await has(leaver, cid), sent(world).count]).toEqual([0, true, 0])
   })
 })

@@ -164,6 +164,17 @@ test('one that drains says so, takes nothing new, and keeps what it has', async 
   expect(await provider.put('a', fresh.cid, fresh.bytes, 1000)).toMatchObject({ created: true })
 })
 
+test('what nobody leases goes at once where it is told so; what is leased stays', async () => {
+  const { provider, shards } = testProvider()
+  const [leased, orphan] = [block(), block()]
+  await shards.put(orphan.cid, orphan.bytes)
+  await provider.reconcileAtStart()
+  await provider.put('a', leased.cid, leased.bytes, 1000)
+  await provider.dropUnleased()
+  expect([await shards.size(orphan.cid), await provider.has(leased.cid)]).toEqual([undefined, true])
+  expect((await provider.stats()).usedBytes).toBe(leased.bytes.length)
+})
+
 describe('getting', () => {
   test('damaged bytes never leave, are remembered, and a fresh copy heals them', async () => {
     const logged: string[] = []

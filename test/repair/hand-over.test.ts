@@ -203,15 +203,14 @@ describe('done', () => {
     const { world, gateway, leaver, providers, cid, providerOf } = await scene()
     const place = given((await where(world, leaver, [cid]))[0])
     const other = providers.slice(4).find(({ peerId }) => peerId !== place.to.peerId)!
-    const forged = await signTicket(
-      {
-        ...{ v: 1, owner: gateway.peerId, from: leaver.peerId, to: other.peerId, cid },
-        ...{ termMs: 1000, notAfter: Date.now() + minuteMs }
-      },
-      leaver.identity
+    const [forged, foreign] = await Promise.all(
+      [gateway.peerId, leaver.peerId].map((owner) => {
+        const ticket = { v: 1 as const, owner, from: leaver.peerId, to: other.peerId, cid }
+        return signTicket({ ...ticket, termMs: 1000, notAfter: Date.now() + minuteMs }, leaver.identity)
+      })
     )
     await bring(world, leaver, cid, { ...place, to: { ...place.to, peerId: other.peerId } })
-    for (const ticket of [forged, place.ticket, Uint8Array.of(1)]) {
+    for (const ticket of [forged!, foreign!, place.ticket, Uint8Array.of(1)]) {
       expect(await done(world, leaver, [{ cid, to: other.peerId, ticket }])).toEqual([false])
     }
     // Nor may one speak with another's ticket.
@@ -256,6 +255,24 @@ describe('done', () => {
     const again = given((await where(world, leaver, [cid]))[0])
     expect([again.again, again.to]).toEqual([true, place.to])
     expect(await done(world, leaver, [{ cid, to: again.to.peerId, ticket: again.ticket }])).toEqual([true])
+  })
+
+  test('a release of the same block that waited meanwhile takes nothing away that was counted on', async () => {
+    const { world, gateway, leaver, cid, providerOf } = await scene()
+    const place = given((await where(world, leaver, [cid]))[0])
+    const holder = world.providers.find(({ peerId }) => peerId === place.to.peerId)!
+    await gateway.index.queueReleases([{ provider: holder.peerId, cid }])
+    const placed = await bring(world, leaver, cid, place)
+    // It comes between the proof and the commit.
+    const { prove } = gateway.client
+    gateway.client.prove = async (...args) => {
+      const answers = await prove(...args)
+      await gateway.release()
+      return answers
+    }
+    expect(await done(world, leaver, [placed])).toEqual([true])
+    await gateway.release()
+    expect([await providerOf(0), await has(holder, cid), await has(leaver, cid)]).toEqual([holder.peerId, true, false])
   })
 
   test('a place that does not suit any more is given up, and what was brought there let go', async () => {

@@ -21,6 +21,7 @@ import { HandOver as ProviderHandOver } from '../../src/provider/hand-over.ts'
 import { MemoryLeaseStore } from '../../src/provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../../src/provider/memory-shard-store.ts'
 import { ProofService } from '../../src/provider/proof-service.ts'
+import { RefusalStore } from '../../src/provider/refusal-store.ts'
 import { StorageProvider } from '../../src/provider/storage-provider.ts'
 import { HandOver } from '../../src/repair/hand-over.ts'
 import { releaseLeases } from '../../src/repair/leases.ts'
@@ -36,6 +37,8 @@ export interface WorldProvider {
   peerId: string
   storage: StorageProvider
   shards: MemoryShardStore
+  leases: MemoryLeaseStore
+  refusals: RefusalStore
   handOver: ProviderHandOver
   isAlive: boolean
   /** It says yes to every write, and keeps nothing. */
@@ -185,8 +188,10 @@ export async function startWorld(providerCount: number, gatewayCount = 1): Promi
     const identity = await generateIdentity()
     const { peerId } = identity
     const shards = new MemoryShardStore()
+    const leases = new MemoryLeaseStore()
+    const refusals = new RefusalStore(':memory:')
     const storage = new StorageProvider(
-      { shards, leases: new MemoryLeaseStore(), clock, log: silentLog, signer: identity },
+      { shards, leases, refusals, clock, log: silentLog, signer: identity },
       {
         ...{ capacityBytes: 100 * MiB, domain: peerId, price: 0, version: 'test' },
         ...{ dataUrls: () => ['https://127.0.0.1:1'], addresses: () => [] }
@@ -202,7 +207,7 @@ export async function startWorld(providerCount: number, gatewayCount = 1): Promi
       ...{ network, storage, client: clientOf(peerId), clock, log: silentLog, isRoot: () => false }
     })
     const provider: WorldProvider = {
-      ...{ identity, peerId, storage, shards, handOver, domain: peerId, received: [], confessed },
+      ...{ identity, peerId, storage, shards, leases, refusals, handOver, domain: peerId, received: [], confessed },
       ...{ isAlive: true, isLiar: false }
     }
     isUp.set(peerId, () => provider.isAlive)
