@@ -228,7 +228,8 @@ export class Repairer {
       if (this.#busy.has(candidate.segment)) return
       this.#busy.add(candidate.segment)
       try {
-        placed += await this.#repair(candidate, signal)
+        const done = await this.#repair(candidate, signal)
+        placed += done // others have added theirs meanwhile
       } catch (error) {
         signal?.throwIfAborted()
         this.progress.lastError = whyFailed(error)

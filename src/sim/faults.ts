@@ -94,7 +94,8 @@ export class Faults {
       behave('lies on put', 2, () => ({ puts: 'false-yes' })),
       behave('refuses puts', 1, () => ({ puts: 'refused' })),
       behave('lies on leases', 1, () => ({ leases: random.pick(['held', 'missing', 'garbage']) })),
-      behave('bad offers', 0.5, () => ({ offers: 'garbage' }))
+      behave('bad offers', 0.5, () => ({ offers: 'garbage' })),
+      { name: 'gone for good', weight: 0.5, strike: () => this.#retire() }
     ]
   }
 
@@ -164,6 +165,18 @@ export class Faults {
     machine.crash('killed')
     machine.wipe(this.#random.pick(['shards', 'shards and leases']))
     this.#trouble(machine, 0, 10)
+    return true
+  }
+
+  /** It never comes back; its operator starts another. */
+  #retire(): boolean {
+    const machine = this.#anyMachine()
+    const cids = machine.disk.cids()
+    if (machine.isRetired || cids.length === 0) return false
+    if (!this.#world.truth.spendAll(machine.peerId, cids, 'destroyed')) return false
+    this.#world.trace.note(`fault: ${machine.peerId} gone for good`)
+    machine.retire(this.#random.pick(['killed', 'vanished']))
+    this.#world.replace(machine)
     return true
   }
 

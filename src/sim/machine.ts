@@ -90,6 +90,7 @@ export class Machine {
   #proofs: ProofService | undefined
   #port = 4001
   #vanished = false
+  #isRetired = false
   #readableSince: number
 
   constructor(components: MachineComponents, init: MachineInit) {
@@ -108,6 +109,15 @@ export class Machine {
 
   get isUp(): boolean {
     return this.#process !== undefined
+  }
+
+  /** Whether it is gone for good. */
+  get isRetired(): boolean {
+    return this.#isRetired
+  }
+
+  get operator(): string {
+    return this.#init.operator
   }
 
   /** Whether its absence shows as silence, where a computer that is still there would refuse the connection. */
@@ -156,7 +166,7 @@ export class Machine {
 
   /** Starts the process on the disk as it is. */
   start(): void {
-    if (this.#process !== undefined) return
+    if (this.#process !== undefined || this.#isRetired) return
     const { timeline, log } = this.#components
     const process = new VirtualProcess(timeline, this.#init.skewMs)
     const signer = simulatedSigner(this.peerId)
@@ -215,6 +225,13 @@ export class Machine {
     this.connections.clear()
     if (how === 'killed') for (const reset of broken) reset()
     this.#judge()
+  }
+
+  /** Gone with all that it had, and never to start again. */
+  retire(how: 'killed' | 'vanished'): void {
+    this.crash(how)
+    this.wipe('shards and leases')
+    this.#isRetired = true
   }
 
   /** Another address from the next start on. */

@@ -66,6 +66,7 @@ const codes: ReadonlyArray<Code | undefined> = [
 ]
 
 const defaultMachines = 100
+const operatorPrefix = 'operator-'
 /** Until everything has come right after the last fault. Providers that were away for long are asked again late. */
 const convergenceMsMax = 30 * minuteMs
 /** Longer than a provisional lease and the grace after it. */
@@ -90,6 +91,9 @@ export class World {
   isCalm = false
   gateway: Gateway | undefined
 
+  #addLater: (operator: number) => Machine = () => {
+    throw new HoldfastError('INTERNAL', 'there are no machines yet')
+  }
   readonly #random: SeededRandom
   readonly #network: SimulatedNetwork
   readonly #index: MetadataIndex
@@ -288,7 +292,10 @@ export class World {
   async #unfinished(): Promise<string | undefined> {
     const { incompleteSegments } = await this.#index.totals()
     if (incompleteSegments > 0) return `${incompleteSegments} segments lack shards`
-    const releasing = await this.#index.listReleaseProviders()
+    // Whoever is gone for good will not hear of it.
+    const releasing = (await this.#index.listReleaseProviders()).filter(
+      (peerId) => this.machines.get(peerId)?.isRetired !== true
+    )
     if (releasing.length > 0) return `shards wait to be released at ${releasing.join(', ')}`
     const soon = this.clock.now() + limits.committedLeaseMs / 2
     for (const { provider } of await this.#index.listHolders()) {
@@ -348,7 +355,7 @@ export class World {
         needed.set(provider!, cids.set(cid.toString(), cid))
       }
     }
-    for (const machine of this.machines.values())
+    for (const machine of [...this.machines.values()].filter(({ isRetired }) => !isRetired))
       await this.#checkHolds(machine, needed.get(machine.peerId) ?? new Map())
   }
 
@@ -450,36 +457,44 @@ export class World {
 
   #buildMachines(count: number, random: SeededRandom): void {
     const isPublic = random.chance(0.5)
-    for (let i = 0; i < count; i++) {
-      const peerId = `p${String(i).padStart(3, '0')}`
-      const operator = i % this.scenario.operators
-      // Now and then an operator has a machine in somebody else's network: the two domains overlap.
-      const network = isPublic && random.chance(0.03) ? random.int(this.scenario.operators) : operator
-      const host = isPublic ? `198.51.${network}.${i + 1}` : `10.0.${network}.${i + 1}`
-      const domains = isPublic ? [`operator ${operator}`, `network ${network}`] : [`operator ${operator}`]
-      const machine = new Machine(
-        { timeline: this.timeline, random: random.fork(peerId), log: silentLog },
-        {
-          peerId,
-          operator: `operator-${operator}`,
-          host,
-          domains,
-          capacityBytes: 1_000_000 * (1 + random.int(4)),
-          skewMs: random.int(4 * minuteMs) - 2 * minuteMs,
-          latencyMs: Math.ceil(2 + random.exponential(25)),
-          collectEveryMs: this.scenario.isLong ? 12 * hourMs : 4 * hourMs
-        }
-      )
-      machine.disk.onPut = (cid) => this.truth.stored(peerId, cid)
-      machine.disk.onDelete = (cid) => {
-        // A segment may be gone from the index before it is from here: its word counts.
-        const mayCount = this.truth
-          .segmentsOf(cid)
-          .some(({ shards }) => shards.some(({ provider }) => provider === peerId))
-        if (mayCount) void this.#index.findHolders(cid).then((holders) => this.invariants.deleted(peerId, cid, holders))
+    for (let i = 0; i < count; i++) this.#addMachine(i, i % this.scenario.operators, isPublic, random)
+    this.#addLater = (operator) => this.#addMachine(this.machines.size, operator, isPublic, random)
+  }
+
+  /** A new machine of the same operator, for one that is gone for good. */
+  replace({ operator }: Machine): void {
+    this.#addLater(Number(operator.slice(operatorPrefix.length))).start()
+  }
+
+  #addMachine(number: number, operator: number, isPublic: boolean, random: SeededRandom): Machine {
+    const peerId = `p${String(number).padStart(3, '0')}`
+    // Now and then an operator has a machine in somebody else's network: the two domains overlap.
+    const network = isPublic && random.chance(0.03) ? random.int(this.scenario.operators) : operator
+    const host = isPublic ? `198.51.${network}.${number + 1}` : `10.0.${network}.${number + 1}`
+    const domains = isPublic ? [`operator ${operator}`, `network ${network}`] : [`operator ${operator}`]
+    const machine = new Machine(
+      { timeline: this.timeline, random: random.fork(peerId), log: silentLog },
+      {
+        peerId,
+        operator: `${operatorPrefix}${operator}`,
+        host,
+        domains,
+        capacityBytes: 1_000_000 * (1 + random.int(4)),
+        skewMs: random.int(4 * minuteMs) - 2 * minuteMs,
+        latencyMs: Math.ceil(2 + random.exponential(25)),
+        collectEveryMs: this.scenario.isLong ? 12 * hourMs : 4 * hourMs
       }
-      this.machines.set(peerId, machine)
+    )
+    machine.disk.onPut = (cid) => this.truth.stored(peerId, cid)
+    machine.disk.onDelete = (cid) => {
+      // A segment may be gone from the index before it is from here: its word counts.
+      const mayCount = this.truth
+        .segmentsOf(cid)
+        .some(({ shards }) => shards.some(({ provider }) => provider === peerId))
+      if (mayCount) void this.#index.findHolders(cid).then((holders) => this.invariants.deleted(peerId, cid, holders))
     }
+    this.machines.set(peerId, machine)
+    return machine
   }
 
   /** The real codec; the ground truth hears which shards belong together. */

@@ -17,6 +17,7 @@ import {
   aShard,
   testCid
 } from '../support/records.ts'
+import { repairIndexContract } from './repair-index.ts'
 
 const sum = (segments: readonly SegmentRecord[]): number => segments.reduce((total, { length }) => total + length, 0)
 const strings = (values: readonly unknown[]): string[] => values.map(String)
@@ -24,6 +25,7 @@ const withoutId = ({ id: _id, ...segment }: StoredSegment): SegmentRecord => seg
 
 /** @param open a new, empty index each time */
 export function metadataIndexContract(name: string, open: () => Promise<MetadataIndex>): void {
+  repairIndexContract(name, open)
   describe(`${name} as a metadata index`, () => {
     let index: MetadataIndex
     beforeEach(async () => {

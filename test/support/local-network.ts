@@ -3,6 +3,7 @@
  * sockets. Providers can be killed, and their disks tampered with.
  */
 
+import type { Clock } from '../../src/base/clock.ts'
 import { Semaphore } from '../../src/base/concurrency.ts'
 import { HoldfastError } from '../../src/base/errors.ts'
 import { MiB } from '../../src/base/limits.ts'
@@ -18,7 +19,7 @@ import { MemoryLeaseStore } from '../../src/provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../../src/provider/memory-shard-store.ts'
 import { StorageProvider } from '../../src/provider/storage-provider.ts'
 import { Presence } from '../../src/repair/presence.ts'
-import { Repairer } from '../../src/repair/repairer.ts'
+import { Repairer, type RepairerComponents } from '../../src/repair/repairer.ts'
 import { LeaseGuard } from '../../src/transfer/lease-guard.ts'
 import type { Peers } from '../../src/transfer/peers.ts'
 import type { ProviderClient } from '../../src/transfer/provider-client.ts'
@@ -28,6 +29,9 @@ export interface LocalProvider {
   core: StorageProvider
   shards: MemoryShardStore
   isAlive: boolean
+  /** What it says it has room for. */
+  freeBytes: number
+  domains: string[]
 }
 
 export interface LocalNetwork {
@@ -35,6 +39,9 @@ export interface LocalNetwork {
   index: MetadataIndex
   store: NetworkObjectStore
   repairer: Repairer
+  presence: Presence
+  /** What a repairer is made of; another one takes part in the same network. */
+  repair: RepairerComponents
   /** Every GET of a shard, as `peerId cid`. */
   reads: string[]
   client: ProviderClient
@@ -46,7 +53,8 @@ const owner = 'gateway'
 export async function startLocalNetwork(
   count: number,
   init: ObjectStoreInit = {},
-  arenaSizes: ArenaSizes = { writeBytes: 40 * MiB, readBytes: 40 * MiB }
+  arenaSizes: ArenaSizes = { writeBytes: 40 * MiB, readBytes: 40 * MiB },
+  { clock = systemClock, graceMs }: { clock?: Clock; graceMs?: number } = {}
 ): Promise<LocalNetwork> {
   const providers = Array.from({ length: count }, (_, i): LocalProvider => {
     const peerId = `provider-${i}`
@@ -55,7 +63,7 @@ export async function startLocalNetwork(
       {
         shards,
         leases: new MemoryLeaseStore(),
-        clock: systemClock,
+        clock,
         log: silentLog,
         signer: { peerId, sign: async () => new Uint8Array(64) }
       },
@@ -68,7 +76,7 @@ export async function startLocalNetwork(
         version: 'test'
       }
     )
-    return { peerId, core, shards, isAlive: true }
+    return { peerId, core, shards, isAlive: true, freeBytes: 100 * MiB, domains: [`op:${peerId}`] }
   })
   const alive = (peerId: string): LocalProvider => {
     const found = providers.find((p) => p.peerId === peerId)
@@ -97,17 +105,17 @@ export async function startLocalNetwork(
     candidates: () =>
       providers
         .filter((p) => p.isAlive)
-        .map(({ peerId }) => ({ peerId, domains: [`op:${peerId}`], freeBytes: 100 * MiB, score: 1 })),
+        .map(({ peerId, domains, freeBytes }) => ({ peerId, domains, freeBytes, score: 1 })),
     target: (peerId) => ({ peerId, dataUrls: ['https://127.0.0.1:1'], addresses: [] }),
     state: (peerId) => (providers.find((p) => p.peerId === peerId)?.isAlive === true ? 'online' : 'offline'),
-    domainsOf: (peerId) => [`op:${peerId}`],
+    domainsOf: (peerId) => providers.find((p) => p.peerId === peerId)?.domains ?? [],
     lateAfterMs: () => 1000,
     report: () => {}
   }
   const index = await openSqliteIndex(':memory:')
   const codec = createSyncCodec(createCoder())
   const guard = new LeaseGuard()
-  const components = { index, client, peers, codec, guard, clock: systemClock, random: systemRandom, log: silentLog }
+  const components = { index, client, peers, codec, guard, clock, random: systemRandom, log: silentLog }
   const store = createObjectStore(
     {
       ...components,
@@ -117,15 +125,16 @@ export async function startLocalNetwork(
     },
     init
   )
-  const presence = new Presence({ index, stateOf: peers.state, clock: systemClock, log: silentLog })
-  const repairer = new Repairer({
+  const presence = new Presence({ index, stateOf: peers.state, clock, log: silentLog }, { graceMs })
+  const repair: RepairerComponents = {
     ...components,
     peerId: owner,
     presence,
     memory: new Semaphore(64 * MiB),
     isSettling: (segment) => store.isSettling(segment)
-  })
-  return { providers, index, store, repairer, reads, client, guard }
+  }
+  const repairer = new Repairer(repair)
+  return { providers, index, store, repairer, presence, repair, reads, client, guard }
 }
 
 /** Bytes that differ by seed and position. */
