@@ -2,6 +2,7 @@
  * The gateway, put together: builds its parts, starts them in the order in which they need each other, and stops them
  * in reverse.
  */
+import { existsSync } from 'node:fs'
 import { mkdir } from 'node:fs/promises'
 import { isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
@@ -11,7 +12,7 @@ import { startAdminServer } from './admin/server.ts'
 import type { Clock } from './base/clock.ts'
 import { Semaphore } from './base/concurrency.ts'
 import { HoldfastError, messageOf } from './base/errors.ts'
-import { MiB, secondMs } from './base/limits.ts'
+import { MiB, minuteMs, secondMs } from './base/limits.ts'
 import type { Log } from './base/log.ts'
 import type { Random } from './base/random.ts'
 import { blake3Implementation } from './content/blake3.ts'
@@ -32,21 +33,27 @@ import { createAdminBackend } from './node/admin-backend.ts'
 import { ClientPressure } from './node/client-pressure.ts'
 import { loadMasterKey } from './node/master-key.ts'
 import { ProviderSearch } from './node/provider-search.ts'
+import { SelfHost, type SelfHostComponents } from './node/self-host.ts'
 import { createCodingMemory } from './object/coding-memory.ts'
 import { createObjectStore, type NetworkObjectStore } from './object/store.ts'
 import { createWorkerCodec } from './object/worker-codec.ts'
+import { ReportTaker } from './repair/accept-report.ts'
 import { type AuditEvent, Auditor } from './repair/auditor.ts'
+import { ByAnybody } from './repair/by-anybody.ts'
 import { HandOver } from './repair/hand-over.ts'
 import { withLastResort } from './repair/last-resort.ts'
 import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
 import { Presence } from './repair/presence.ts'
+import { holdingProver } from './repair/prove-holding.ts'
 import { Repairer } from './repair/repairer.ts'
 import { createVerifier } from './repair/verify.ts'
 import { serveHandOver } from './transfer/hand-over-protocol.ts'
+import { holdingsBy } from './transfer/holdings.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
-import type { CustodyObserver } from './transfer/peers.ts'
+import { controlProtocols } from './transfer/lease-protocol.ts'
+import type { CustodyObserver, Peers } from './transfer/peers.ts'
 import { type KnownScore, serveScores } from './transfer/score-protocol.ts'
 
 export interface HostPort {
@@ -74,6 +81,8 @@ export interface GatewayInit {
   offlineGraceMs?: number
   /** What repair may read and write, together. */
   repairBytesPerSecond?: number
+  /** Bytes of shards that the gateway may hold itself where no provider takes them; absent: none. */
+  selfHostBytes?: number
   /** With so many providers online nobody else is waited for at the start; absent: as many as were known before. */
   expectedProviders?: number
 }
@@ -104,6 +113,12 @@ const lookupPeersMax = 1000
 const memorySizes = { writeBytes: 40 * MiB, readBytes: 18 * MiB }
 /** Bytes that rebuilding shards may hold beside what requests do. */
 const repairMemoryBytes = 32 * MiB
+/**
+ * Who is away for longer may be replaced by what others have rebuilt, in a segment that has lost so much that it is to be
+ * repaired: that costs no traffic, so there is no reason to wait as long as before rebuilding it ourselves. Not by whoever
+ * was just missed once; and not while all is well, or strangers could take over the seats of all who blink.
+ */
+const replacedAfterMs = minuteMs
 /** How long the end waits for what goes on after answers were given. */
 const settleMsMax = 3 * secondMs
 /** How long the end waits for requests under way. */
@@ -157,32 +172,45 @@ async function start(
     { clock, random, log }
   )
   onStop(() => network.stop())
+  network.join()
   const discovery = new KadDiscovery({ network, clock, random, log })
   onStop(() => discovery.stop())
   const certificate = await makePeerCertificate(identity, { now: clock.now() })
-  const client = new HttpsProviderClient({ network, certificate, verifySignature, clock })
-  onStop(() => client.close())
+  const remote = new HttpsProviderClient({ network, certificate, verifySignature, clock })
+  onStop(() => remote.close())
+  const selfHost = await openSelfHost(init, inDir('self-host'), {
+    signer: identity,
+    verifySignature,
+    clock,
+    random,
+    log
+  })
+  if (selfHost !== undefined) onStop(() => selfHost.close())
+  const client = selfHost?.reachedBy(remote) ?? remote
 
   const directory = new ProviderDirectory({
     discovery,
-    getOffer: (provider, signal) => client.getOffer(provider, signal),
+    getOffer: (provider, signal) => remote.getOffer(provider, signal),
     clock,
     random,
     log: log.child('directory'),
     trustOf: (peerId) => auditor.trustOf(peerId)
   })
+  const peers: Peers = selfHost?.knownTo(directory) ?? directory
+  const takers = withLastResort(directory)
+  const repairPeers = selfHost?.knownTo(takers) ?? takers
   const signing = {
     signer: identity,
     secretKey: identity.privateKey.raw.subarray(0, 32),
     verifySignature,
-    pause: () => new Promise<void>((resolve) => setImmediate(resolve))
+    pause: nextTurn
   }
   const auditor: Auditor = new Auditor(
     {
       ...signing,
       index,
       client,
-      peers: directory,
+      peers,
       clock,
       random: random.fork('audits'),
       log: log.child('audits'),
@@ -211,13 +239,14 @@ async function start(
     {
       index,
       client,
-      peers: directory,
+      peers,
       codec,
       arenas: codingMemory,
       guard,
       masterKey,
       custody,
       isContained: (provider, cid) => auditor.isContained(provider, cid),
+      outlook: (segment) => repairer.outlook(segment),
       clock,
       random,
       log,
@@ -230,7 +259,7 @@ async function start(
   const presence = new Presence(
     {
       index,
-      stateOf: (peerId) => directory.state(peerId),
+      stateOf: (peerId) => peers.state(peerId),
       clock,
       log: log.child('presence'),
       isOwnOutage: () => auditor.isOwnOutage,
@@ -239,13 +268,14 @@ async function start(
     { graceMs: init.offlineGraceMs }
   )
   await presence.load()
+  const repairMemory = new Semaphore(repairMemoryBytes)
   const pressure = new ClientPressure(clock)
   onStop(async () => pressure.stop())
-  const repairer = new Repairer(
+  const repairer: Repairer = new Repairer(
     {
       index,
       client,
-      peers: withLastResort(directory),
+      peers: repairPeers,
       peerId: identity.peerId,
       presence,
       codec,
@@ -254,20 +284,54 @@ async function start(
       random,
       log: log.child('repair'),
       custody,
-      memory: new Semaphore(repairMemoryBytes),
+      memory: repairMemory,
       isSettling: (segment) => store.isSettling(segment),
       isShardContained: (provider, cid) => auditor.isContained(provider, cid),
       draining: () => directory.list().flatMap(({ peerId, draining }) => (draining ? [peerId] : [])),
       verify: createVerifier({ ...signing, client, clock }),
+      selfHost: selfHost?.forRepair(guard),
+      isSelfHosting: selfHost !== undefined,
       pressure: () => pressure.pressure(),
       onRepair: (event) => metrics.observeRepair(event)
     },
     { bytesPerSecond: init.repairBytesPerSecond }
   )
+  // What repair for others, and by others, has in common.
+  const withOthers = {
+    index,
+    client,
+    introduce: directory.introduce.bind(directory),
+    networkKnown: (signal?: AbortSignal) => search.whenKnown(signal),
+    guard,
+    clock,
+    log: log.child('repair'),
+    prove: holdingProver({ ...signing, client, clock })
+  }
+  const byAnybody = new ByAnybody({
+    ...withOthers,
+    askHoldings: holdingsBy(network),
+    discovery,
+    known: () => directory.list().flatMap(({ peerId, state }) => (state === 'online' ? [peerId] : [])),
+    peers: takers,
+    codec,
+    signer: identity,
+    memory: repairMemory,
+    random
+  })
+  const reports = new ReportTaker({
+    ...withOthers,
+    peers,
+    isGone: (provider, segment) =>
+      presence.isGone(provider) || (directory.absentMs(provider) >= replacedAfterMs && repairer.isLow(segment)),
+    isSettling: (segment) => store.isSettling(segment),
+    verifySignature,
+    claimant: `report:${identity.peerId}`,
+    pause: nextTurn
+  })
   const leases = {
     index,
     client,
-    peers: directory,
+    peers,
     clock,
     log: log.child('leases'),
     guard,
@@ -310,6 +374,10 @@ async function start(
   })
 
   const loops = new AbortController()
+  network.onPeer((peer, protocols) => {
+    if (directory.has(peer.peerId) || protocols.includes(controlProtocols.offer))
+      void directory.meet(peer, loops.signal)
+  })
   const running = [search.run(loops.signal), maintenance.run(loops.signal)]
   onStop(async () => {
     loops.abort(new Error('the gateway stops'))
@@ -321,7 +389,7 @@ async function start(
 
   let endpoint = ''
   const backend = createAdminBackend(
-    { index, directory, search, store, keys, auditor, repairer, clock },
+    { index, directory, search, store, keys, auditor, repairer, selfHost, byAnybody, reports, clock },
     {
       peerId: identity.peerId,
       endpoint: () => endpoint,
@@ -359,12 +427,25 @@ async function start(
   }
 }
 
+/** Lets others have the event loop. */
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+
 /** What a provider is told of itself, when it asks. */
 async function knownOf(auditor: Auditor, peerId: string): Promise<KnownScore> {
   const known = auditor.reportOf(peerId)
   if (known === undefined) return { score: null, events: [], evidence: [] }
   const evidence = await auditor.evidenceOf(peerId, evidenceMax)
   return { score: known.report, events: known.events.toReversed(), evidence: evidence.toReversed().map(signedOf) }
+}
+
+/** Also where it holds nothing more: what it once took stays readable without the option. */
+async function openSelfHost(
+  { selfHostBytes }: GatewayInit,
+  dataDir: string,
+  components: SelfHostComponents
+): Promise<SelfHost | undefined> {
+  if (selfHostBytes === undefined && !existsSync(dataDir)) return undefined
+  return await SelfHost.open({ dataDir, capacityBytes: selfHostBytes ?? 0 }, components)
 }
 
 const signedOf = ({ bytes, signature }: TranscriptRow): Signed => ({ bytes, signature })

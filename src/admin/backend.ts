@@ -128,6 +128,8 @@ export interface GatewayStatus {
   /** Segments with shards not placed yet, or known lost. */
   incompleteSegments: number
   custody: CustodyStatus
+  /** What the gateway holds itself, since no provider takes it; null where it would hold nothing. */
+  selfHost: { blocks: number; bytes: number; capacityBytes: number } | null
   /** Code that a new object of each storage class gets now, `null` where there are too few providers. */
   codes: Record<string, string | null>
   /** Which implementation of each kernel this machine has got: `erasure`, `blake3`. */
@@ -176,6 +178,51 @@ export interface RepairListing extends Listing<RepairItem> {
   paused: string | null
 }
 
+/** What one call of `POST /v1/repair` has done. */
+export interface RepairRound {
+  /** Since the call began; what other rounds did meanwhile included. */
+  done: RepairTotals
+  /** What is still to be repaired, and why it was not. */
+  left: RepairListing
+  /** It ended for time: call again. */
+  isPartial: boolean
+}
+
+/** What one call has done for a content of somebody else's. */
+export interface HelpView {
+  root: string
+  /** Units looked at (segments, and the blocks above them), and the number of the first. */
+  from: number
+  units: number
+  /** What to go on with; null: that was all. */
+  next: number | null
+  /** Why it ended before its end, where that was not for time. */
+  failure: string | null
+  providersAsked: number
+  bytesRead: number
+  bytesWritten: number
+  found: number
+  rebuilt: number
+  /** Shards without a holder, by why. */
+  unhelped: Record<string, number>
+  /** What was stored, a thousand at most; `segment` is null for a block of the manifest or of the UnixFS file. */
+  rows: Array<{ segment: number | null; index: number; cid: string; provider: string }>
+  /** Signed, for the owner of the content: base64 of `market/repair-report.ts`. */
+  reports: string[]
+}
+
+/** What the owner made of a report. */
+export interface AcceptanceView {
+  root: string
+  /** Peer id of who made the report. */
+  helper: string
+  madeAt: string
+  /** Rows by what became of them: see `repair/report-rules.ts`. */
+  rows: Record<string, number>
+  /** Those that were neither unknown nor not needed, a thousand at most. */
+  shards: Array<{ cid: string; provider: string; verdict: string }>
+}
+
 export interface Listing<T> {
   items: T[]
   /** There are more than were asked for. */
@@ -201,7 +248,23 @@ export interface AdminBackend {
   providers: () => Promise<ProviderView[]>
   /** DESIGN section 9's shape. @throws HoldfastError `NO_SUCH_BUCKET`, `NO_SUCH_KEY` */
   objectHealth: (bucket: string, key: string) => Promise<object>
-  repairs: (limit: number) => Promise<RepairListing>
+  /** @param isEager what `repair` would do: also what waits for more to be lost */
+  repairs: (limit: number, isEager: boolean) => Promise<RepairListing>
+  /** Repairs what there is to repair, for as long as one call may take. @throws HoldfastError `OVERLOADED` (ask later) */
+  repair: (signal: AbortSignal) => Promise<RepairRound>
+  /**
+   * Repairs a content of somebody else's, from unit `from` on, for as long as one call may take.
+   *
+   * @throws HoldfastError `BAD_INPUT` (it is this gateway's own, or no content), `UNREADABLE` (its manifest is nowhere to be
+   * had), `OVERLOADED` (ask later)
+   */
+  repairContent: (root: string, from: number, signal: AbortSignal) => Promise<HelpView>
+  /**
+   * Takes over what somebody else has repaired, as far as it can be proved.
+   *
+   * @throws HoldfastError `BAD_INPUT` for what is no signed report, `OVERLOADED` (ask later)
+   */
+  acceptReport: (report: Uint8Array, signal: AbortSignal) => Promise<AcceptanceView>
   /** Newest first. */
   audits: (limit: number) => Promise<Listing<AuditView>>
   /**

@@ -32,6 +32,8 @@ export interface AdminServer {
 
 /** A key of 1,024 control characters is 6 KiB of JSON. */
 const bodyBytesMax = 8192
+/** A report of 1 MiB in base64. */
+const reportBodyBytesMax = 1_500_000
 const pathCharsMax = 8192
 const listingDefault = 100
 const listingMax = 1000
@@ -107,7 +109,10 @@ function routesOf(backend: AdminBackend, metrics: Metrics): Route[] {
       pattern: /^\/v1\/providers\/([^/]+)\/score$/,
       methods: { GET: async ({ parts: [peerId] }) => json(await backend.score(peerId!)) }
     },
-    { pattern: /^\/v1\/repairs$/, methods: { GET: async ({ query }) => json(await backend.repairs(limitOf(query))) } },
+    {
+      pattern: /^\/v1\/repairs$/,
+      methods: { GET: async ({ query }) => json(await backend.repairs(limitOf(query), isEagerOf(query))) }
+    },
     { pattern: /^\/v1\/audits$/, methods: { GET: async ({ query }) => json(await backend.audits(limitOf(query))) } },
     {
       pattern: /^\/v1\/audits\/export$/,
@@ -125,6 +130,18 @@ function routesOf(backend: AdminBackend, metrics: Metrics): Route[] {
       isGuarded: true,
       methods: {
         POST: async ({ message, signal }) => json(await backend.audit(auditTargetOf(await readJson(message)), signal))
+      }
+    },
+    {
+      pattern: /^\/v1\/repair$/,
+      isGuarded: true,
+      methods: {
+        POST: async ({ message, signal }) => {
+          const target = repairTargetOf(await readJson(message, reportBodyBytesMax))
+          if ('report' in target) return json(await backend.acceptReport(target.report, signal))
+          if ('cid' in target) return json(await backend.repairContent(target.cid, target.from, signal))
+          return json(await backend.repair(signal))
+        }
       }
     },
     {
@@ -161,6 +178,13 @@ function routesOf(backend: AdminBackend, metrics: Metrics): Route[] {
       }
     }
   ]
+}
+
+/** Whether the plan is to include what still waits: `?eager=1`. */
+function isEagerOf(query: URLSearchParams): boolean {
+  const text = query.get('eager')
+  if (text !== null && text !== '0' && text !== '1') throw new HoldfastError('BAD_INPUT', 'eager is 0 or 1')
+  return text === '1'
 }
 
 function limitOf(query: URLSearchParams): number {
@@ -204,7 +228,19 @@ function accountOf(body: unknown): string | undefined {
   return account
 }
 
-async function readJson(message: IncomingMessage): Promise<unknown> {
+/** All of one's own; somebody else's content; or somebody else's report about one's own. */
+function repairTargetOf(body: unknown): { cid: string; from: number } | { report: Uint8Array } | { own: true } {
+  const what = '{}, { "cid": ROOT, "from": UNIT } or { "report": BASE64 }'
+  const { cid, from = 0, report } = fieldsOf(body, ['cid', 'from', 'report'], what)
+  if (Object.keys(body as object).length === 0) return { own: true }
+  if (report === undefined && typeof cid === 'string' && Number.isSafeInteger(from) && Number(from) >= 0)
+    return { cid, from: Number(from) }
+  const isBase64 = typeof report === 'string' && /^[A-Za-z0-9+/]+={0,2}$/.test(report)
+  if (!isBase64 || cid !== undefined || from !== 0) throw new HoldfastError('BAD_INPUT', `the body is ${what}`)
+  return { report: new Uint8Array(Buffer.from(report, 'base64')) }
+}
+
+async function readJson(message: IncomingMessage, bytesMax = bodyBytesMax): Promise<unknown> {
   if (message.headers['content-type']?.split(';')[0]?.trim() !== 'application/json') {
     throw new HttpError(415, 'UNSUPPORTED_MEDIA_TYPE', 'the body has to be application/json')
   }
@@ -212,8 +248,8 @@ async function readJson(message: IncomingMessage): Promise<unknown> {
   let length = 0
   for await (const chunk of message as AsyncIterable<Buffer>) {
     length += chunk.length
-    if (length > bodyBytesMax)
-      throw new HttpError(413, 'BODY_TOO_LARGE', `the body has at most ${bodyBytesMax} bytes`, { connection: 'close' })
+    if (length > bytesMax)
+      throw new HttpError(413, 'BODY_TOO_LARGE', `the body has at most ${bytesMax} bytes`, { connection: 'close' })
     chunks.push(chunk)
   }
   try {

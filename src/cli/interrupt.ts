@@ -5,10 +5,15 @@ import { exitCodes } from './exit-codes.ts'
 
 /** Two signals closer than this are one: a terminal's Ctrl-C also arrives by way of the launcher. */
 const sameSignalMs = 500
+const parentCheckMs = 250
 
 /**
  * Aborts on SIGINT, SIGTERM, SIGHUP, and when an IPC channel to the parent closes: then the parent is dead, however
  * that came. A second, later signal ends the process at once.
+ *
+ * npm (`npm start`, `npx holdfast`) passes a signal on to the shell that it runs this process in. Many a shell does not: it
+ * dies of the signal and leaves this process to run on, in nobody's sight. So whoever is run by npm also ends when it has
+ * got another parent.
  */
 export function interruptSignal(): AbortSignal {
   const controller = new AbortController()
@@ -29,7 +34,14 @@ export function interruptSignal(): AbortSignal {
     })
     process.channel.unref() // listening alone must not keep a finished command alive
   }
+  if (process.env.npm_lifecycle_event !== undefined) void abortWithParent(controller)
   return controller.signal
+}
+
+async function abortWithParent(controller: AbortController): Promise<void> {
+  const parent = process.ppid
+  while (process.ppid === parent) await systemClock.sleep(parentCheckMs)
+  controller.abort(new HoldfastError('ABORTED', 'the shell that npm ran this in has ended'))
 }
 
 /** Resolves when the signal aborts. */

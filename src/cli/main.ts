@@ -13,6 +13,7 @@ import { register as ls } from './commands/ls.ts'
 import { register as provider } from './commands/provider.ts'
 import { register as providers } from './commands/providers.ts'
 import { register as put } from './commands/put.ts'
+import { register as repair } from './commands/repair.ts'
 import { register as rm } from './commands/rm.ts'
 import { register as status } from './commands/status.ts'
 import { register as up } from './commands/up.ts'
@@ -43,7 +44,22 @@ export function buildProgram(run: RunEnvironment): Command {
     )
     .exitOverride()
   // Commands copy the settings above when they are made, so they come last; in the order the help shows them.
-  for (const register of [up, provider, gateway, providers, status, health, audit, drain, key, put, get, ls, rm])
+  for (const register of [
+    up,
+    provider,
+    gateway,
+    providers,
+    status,
+    health,
+    audit,
+    repair,
+    drain,
+    key,
+    put,
+    get,
+    ls,
+    rm
+  ])
     register(program, run)
   return program
 }

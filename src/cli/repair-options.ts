@@ -20,16 +20,23 @@ export function addRepairOptions(command: Command): void {
       'what repair may read and write in a second (default: 64MiB)',
       optionParser((text) => Math.max(1, parseSize(text)))
     )
+    .option(
+      '--self-host <size>',
+      'shards that the gateway may hold itself where no provider takes them (default: none)',
+      optionParser(parseSize)
+    )
 }
 
 /** The same as arguments of `holdfast gateway`. */
 export function repairArguments(options: {
   offlineGraceMs?: number | undefined
   repairBytesPerSecond?: number | undefined
+  selfHostBytes?: number | undefined
 }): string[] {
-  const { offlineGraceMs, repairBytesPerSecond } = options
+  const { offlineGraceMs, repairBytesPerSecond, selfHostBytes } = options
   return [
     ...(offlineGraceMs === undefined ? [] : ['--offline-grace', `${offlineGraceMs}ms`]),
-    ...(repairBytesPerSecond === undefined ? [] : ['--repair-rate', String(repairBytesPerSecond)])
+    ...(repairBytesPerSecond === undefined ? [] : ['--repair-rate', String(repairBytesPerSecond)]),
+    ...(selfHostBytes === undefined ? [] : ['--self-host', String(selfHostBytes)])
   ]
 }

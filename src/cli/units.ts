@@ -129,3 +129,21 @@ export function parseObjectUrl(text: string): S3Url {
     throw new HoldfastError('BAD_INPUT', `"${text}" names no object: write s3://BUCKET/KEY`)
   return url
 }
+
+const spans = [
+  ['year', 365.25 * 86_400],
+  ['day', 86_400],
+  ['hour', 3600],
+  ['minute', 60]
+] as const
+const yearsShownMax = 1e6
+
+/** A time that is only roughly known: `3 days`, `2 years`, `over a million years`. */
+export function formatSpan(seconds: number): string {
+  if (seconds / spans[0][1] > yearsShownMax) return 'over a million years'
+  for (const [name, length] of spans) {
+    const count = Math.round(seconds / length)
+    if (count >= 1 && seconds >= length) return `${count} ${name}${count === 1 ? '' : 's'}`
+  }
+  return seconds <= 0 ? 'now' : 'under a minute'
+}

@@ -19,6 +19,11 @@ export function shardCid(digest: Uint8Array): CID {
   return CID.createV1(codecs.raw, Digest.create(hashes.blake3, digest))
 }
 
+/** Whether it names a shard: only of such there are proofs of custody. */
+export function isShardCid({ version, code, multihash }: CID): boolean {
+  return version === 1 && code === codecs.raw && multihash.code === hashes.blake3 && multihash.digest.length === 32
+}
+
 export function cidOfShard(bytes: Uint8Array): CID {
   return shardCid(blake3(bytes))
 }

@@ -115,15 +115,35 @@ export function encodeManifest(manifest: Manifest): { root: CID; blocks: Block[]
  * @throws HoldfastError `DAMAGED` when the blocks are no manifest, or its lengths disagree
  */
 export async function readManifest(root: CID, fetch: (cid: CID) => Promise<Uint8Array>): Promise<Manifest> {
-  const head = parseBlock(root, rootSchema, await fetch(root))
-  const segments = head.segments.map(unpackSegment)
+  const head = parseManifestRoot(root, await fetch(root))
+  const segments = [...head.segments]
   for (const cid of head.parts) {
-    for (const segment of parseBlock(cid, partSchema, await fetch(cid)).segments) segments.push(unpackSegment(segment))
+    for (const segment of parseManifestPart(cid, await fetch(cid))) segments.push(segment)
   }
   const total = segments.reduce((sum, { length }) => sum + length, 0)
   if (total !== head.size)
     throw new HoldfastError('DAMAGED', `manifest ${root}: segments of ${total} bytes for an object of ${head.size}`)
-  return { size: head.size, wrappedKey: head.cipher?.key, file: head.file ?? undefined, segments }
+  return { size: head.size, wrappedKey: head.wrappedKey, file: head.file, segments }
+}
+
+export interface ManifestRoot extends Manifest {
+  /** Blocks with the segments, in order, where `segments` is empty for want of room. */
+  parts: CID[]
+}
+
+/**
+ * One block of a manifest, for whoever goes through a large one a block at a time: `size` is not checked.
+ *
+ * @throws HoldfastError `DAMAGED` when it is no root of a manifest
+ */
+export function parseManifestRoot(cid: CID, bytes: Uint8Array): ManifestRoot {
+  const { size, cipher, file, segments, parts } = parseBlock(cid, rootSchema, bytes)
+  return { size, wrappedKey: cipher?.key, file: file ?? undefined, segments: segments.map(unpackSegment), parts }
+}
+
+/** @throws HoldfastError `DAMAGED` when it is no part of a manifest */
+export function parseManifestPart(cid: CID, bytes: Uint8Array): ManifestSegment[] {
+  return parseBlock(cid, partSchema, bytes).segments.map(unpackSegment)
 }
 
 function parseBlock<T>(cid: CID, schema: z.ZodType<T>, bytes: Uint8Array): T {

@@ -93,6 +93,8 @@ interface Entry {
   latencyDeviationMs: number
   outcomes: Record<RequestOutcome, number>
   probing: boolean
+  /** It has connected since it was last asked: whatever comes of that, it is there now. */
+  hasCome: boolean
 }
 
 const firstRetryMs = 2 * secondMs
@@ -101,6 +103,8 @@ const retryMaxMs = 5 * minuteMs
 const retryAbsenceShare = 1 / 20
 const retryRecentMaxMs = 20 * secondMs
 const offersAtOnce = 16
+/** Of those who connect, so many are asked at once; a search finds the others. */
+const comersAtOnce = 16
 const trusted: Trust = { weight: 1, standing: 'vetted' }
 /** Whoever audits speak against is hedged after this share of the time that others have. */
 const doubtfulLateShare = 1 / 2
@@ -142,6 +146,7 @@ export class ProviderDirectory {
   readonly #entries = new Map<string, Entry>()
   readonly #listeners = new Set<(peerId: string, state: ProviderState) => void>()
   #searched: Promise<void> | undefined
+  #comers = 0
 
   constructor(components: DirectoryComponents, init: DirectoryInit = {}) {
     this.#components = components
@@ -222,6 +227,38 @@ export class ProviderDirectory {
     await Promise.all(found)
   }
 
+  /**
+   * Asks peers that somebody else named for their offers, so that they are known like those that a search finds. Only a
+   * signed offer counts; who gives none is forgotten in time like any other.
+   */
+  async introduce(peers: readonly PeerAddress[], signal?: AbortSignal): Promise<void> {
+    const strangers = peers.filter((peer) => !this.#entries.has(peer.peerId) && this.#meet(peer))
+    await forEachLimit(strangers, offersAtOnce, ({ peerId }) => this.#probe(peerId, signal))
+  }
+
+  has(peerId: string): boolean {
+    return this.#entries.has(peerId)
+  }
+
+  /**
+   * A provider has connected to this node. One that is not online is asked for its offer now: whoever is back is worth more
+   * than the wait for the next search, and its connection shows that asking is not in vain. Never rejects.
+   */
+  async meet(peer: PeerAddress, signal?: AbortSignal): Promise<void> {
+    if (this.#entries.get(peer.peerId)?.state === 'online') return
+    this.#meet(peer)
+    const entry = this.#entries.get(peer.peerId)
+    if (entry === undefined) return // there are too many already
+    entry.hasCome = true
+    if (entry.probing || this.#comers >= comersAtOnce) return
+    this.#comers++
+    try {
+      await this.#probe(peer.peerId, signal)
+    } finally {
+      this.#comers--
+    }
+  }
+
   /** @returns whether it should be asked now */
   #meet(peer: PeerAddress): boolean {
     const entry = this.#entries.get(peer.peerId)
@@ -246,16 +283,30 @@ export class ProviderDirectory {
       latencyMs: null,
       latencyDeviationMs: 0,
       outcomes: noOutcomes(),
-      probing: false
+      probing: false,
+      hasCome: false
     })
   }
 
-  /** Asks one provider for its offer; where its address went stale, looks it up again first. */
+  /** Asks one provider for its offer, once more if it connects meanwhile. */
   async #probe(peerId: string, signal?: AbortSignal): Promise<void> {
     const entry = this.#entries.get(peerId)
     if (entry === undefined || entry.probing) return
-    const { clock, discovery, log } = this.#components
     entry.probing = true
+    try {
+      do {
+        entry.hasCome = false
+        await this.#ask(entry, signal)
+      } while (entry.hasCome && entry.state !== 'online' && signal?.aborted !== true)
+    } finally {
+      entry.probing = false
+    }
+  }
+
+  /** Where its address went stale, looks it up again first. */
+  async #ask(entry: Entry, signal?: AbortSignal): Promise<void> {
+    const { clock, discovery, log } = this.#components
+    const { peerId } = entry.target
     try {
       const ask = (inner: AbortSignal): Promise<Offer> => this.#components.getOffer(entry.target, inner)
       // What is tried is remembered: a search under way may meanwhile bring the very addresses that are right.
@@ -278,8 +329,6 @@ export class ProviderDirectory {
       if (signal?.aborted === true) return
       log.debug('provider did not answer with an offer', { provider: peerId, error: messageOf(error) })
       this.#fail(entry, outcomeOf(error) === 'timeout' ? 'contained' : 'offline')
-    } finally {
-      entry.probing = false
     }
   }
 
@@ -378,6 +427,13 @@ export class ProviderDirectory {
 
   state(peerId: string): ProviderState {
     return this.#entries.get(peerId)?.state ?? 'unknown'
+  }
+
+  /** How long an offline provider has not been seen, milliseconds; without end where this process never saw it. Else 0. */
+  absentMs(peerId: string): number {
+    const entry = this.#entries.get(peerId)
+    if (entry?.state !== 'offline') return 0
+    return entry.lastSeenAt === 0 ? Number.POSITIVE_INFINITY : this.#components.clock.now() - entry.lastSeenAt
   }
 
   domainsOf(peerId: string): string[] {

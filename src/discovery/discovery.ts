@@ -9,6 +9,8 @@ export interface Discovery {
   announceRoot: (cid: CID) => void
   /** Every storage provider that can be found now; ends when the search does or the signal aborts. */
   findProviders: (signal?: AbortSignal) => AsyncIterable<PeerAddress>
+  /** Who has announced this root, once each; ends as `findProviders` does. Nobody, where it is no CID that can be announced. */
+  findRoot: (cid: CID, signal?: AbortSignal) => AsyncIterable<PeerAddress>
   /** Where a peer is now, when its known addresses have gone stale. */
   findPeer: (peerId: string, signal?: AbortSignal) => Promise<PeerAddress | undefined>
 }

@@ -298,6 +298,8 @@ export interface RepairIndex {
     limit: number,
     options?: { evenLost?: boolean }
   ) => Promise<StoredSegment[]>
+  /** Segments with one of these blocks among their shards, wherever that is and whether or not it is lost; likewise. */
+  listSegmentsOf: (cids: readonly CID[], limit: number) => Promise<StoredSegment[]>
   /**
    * Takes segments for repair until a time: of those asked for, the ones that nobody else has taken (a claim that ended
    * by `now` counts for nothing; one's own is extended) and that still exist. Two gateways on one index never get the

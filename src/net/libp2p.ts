@@ -82,7 +82,9 @@ export class Libp2pNetwork implements Network {
   readonly peerId: string
   /** For the discovery and bitswap adapters, which speak libp2p too. */
   readonly node: Libp2p<Services>
+  readonly #init: Libp2pNetworkInit
   readonly #clock: Clock
+  readonly #random: Random
   readonly #log: Log
   readonly #stopping = new AbortController()
   readonly #outbound = new Map<string, Semaphore>()
@@ -93,19 +95,29 @@ export class Libp2pNetwork implements Network {
   constructor(node: Libp2p<Services>, init: Libp2pNetworkInit, { clock, random, log }: Libp2pNetworkComponents) {
     this.node = node
     this.peerId = node.peerId.toString()
+    this.#init = init
     this.#clock = clock
+    this.#random = random
     this.#log = log.child('net')
+  }
+
+  /**
+   * Gets into the DHT, and stays there. To be called once, and after `handle`: a peer hears what this node answers when they
+   * connect, and does not ask again.
+   */
+  join(): void {
     const { signal } = this.#stopping
+    const { peerMemory } = this.#init
     const join = {
-      clock,
-      random,
+      clock: this.#clock,
+      random: this.#random,
       log: this.#log,
       dial: (address: string) => this.#dialAddress(address, signal),
       neighbours: () => this.neighbours,
-      addresses: async () => this.#knownAddresses(init)
+      addresses: async () => this.#knownAddresses(this.#init)
     }
     this.#loops.push(keepJoined(join, signal))
-    if (init.peerMemory !== undefined) this.#loops.push(this.#remember(init.peerMemory, signal))
+    if (peerMemory !== undefined) this.#loops.push(this.#remember(peerMemory, signal))
   }
 
   /** Peers in the DHT's routing table. */
@@ -135,6 +147,14 @@ export class Libp2pNetwork implements Network {
     await this.node.handle(protocol, (stream, connection) => this.#answer(stream, connection, handler), {
       maxInboundStreams: inboundPerPeer,
       maxOutboundStreams: outboundPerPeer
+    })
+  }
+
+  /** Hears of each peer that a connection is opened with, from either side, once it has said what it speaks. */
+  onPeer(listener: (peer: PeerAddress, protocols: readonly string[]) => void): void {
+    this.node.addEventListener('peer:identify', ({ detail: { peerId, listenAddrs, protocols } }) => {
+      const addresses = listenAddrs.slice(0, addressesMax).map((address) => address.toString())
+      listener({ peerId: peerId.toString(), addresses }, protocols)
     })
   }
 
@@ -246,7 +266,7 @@ export class Libp2pNetwork implements Network {
 }
 
 /**
- * Starts a node and has it join the DHT in the background.
+ * Starts a node. It dials nobody before `join()`.
  *
  * @throws HoldfastError `BAD_CONFIG` for an address that is no multiaddr or cannot be listened on
  */

@@ -4,16 +4,21 @@ import { type Clock, withDeadline } from '../base/clock.ts'
 import { HoldfastError, messageOf } from '../base/errors.ts'
 import { limits, minuteMs, secondMs } from '../base/limits.ts'
 import { version } from '../base/version.ts'
+import { parseCid } from '../content/cid.ts'
 import type { ProviderDirectory } from '../discovery/directory.ts'
 import { type Code, formatCode } from '../erasure/erasure-coder.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
 import type { ObjectStore } from '../object/object-store.ts'
 import { codeFor, independentDomains, quorumOf, type StorageClass, storageClasses } from '../placement/place.ts'
+import type { ReportTaker } from '../repair/accept-report.ts'
 import type { Auditor } from '../repair/auditor.ts'
+import type { ByAnybody } from '../repair/by-anybody.ts'
 import type { Repairer } from '../repair/repairer.ts'
 import type { AccessKey, AccessKeys } from './access-keys.ts'
 import { auditNow, exportAudits, listAudits, scoreEventsOf, scoreViewOf } from './audit-views.ts'
 import type { ProviderSearch } from './provider-search.ts'
+import { acceptanceViewOf, helpViewOf, repairListingOf, repairNow } from './repair-views.ts'
+import type { SelfHost } from './self-host.ts'
 
 export interface AdminBackendComponents {
   index: MetadataIndex
@@ -22,7 +27,10 @@ export interface AdminBackendComponents {
   store: Pick<ObjectStore, 'health'>
   keys: AccessKeys
   auditor: Auditor
-  repairer: Pick<Repairer, 'plan'>
+  repairer: Pick<Repairer, 'plan' | 'progress' | 'repairNow'>
+  selfHost: Pick<SelfHost, 'kept'> | undefined
+  byAnybody: ByAnybody
+  reports: ReportTaker
   clock: Clock
 }
 
@@ -39,9 +47,10 @@ const figuresAgeMsMax = 2 * secondMs
 
 /** Clients that wait for an answer to begin give up after five minutes. */
 const auditMsMax = 4 * minuteMs
+const repairMsMax = 4 * minuteMs
 
 export function createAdminBackend(components: AdminBackendComponents, init: AdminBackendInit): AdminBackend {
-  const { index, directory, search, store, keys, auditor, repairer, clock } = components
+  const { index, directory, search, store, keys, auditor, repairer, selfHost, clock } = components
   const startedAt = new Date(clock.now()).toISOString()
   const totals = remembered(clock, () => index.totals())
   const holders = remembered(
@@ -110,6 +119,7 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
         freeBytes,
         ...counts,
         custody: { ...auditor.status(), audits: newest.items[0]?.id ?? 0, oldestProofAt: isoOf(auditor.oldestProof) },
+        selfHost: (await selfHost?.kept()) ?? null,
         codes: codes(),
         kernels: init.kernels
       }
@@ -131,15 +141,11 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
 
     objectHealth: (bucket, key) => store.health(bucket, key),
 
-    repairs: async (limit) => {
-      const plan = await repairer.plan(limit)
-      const items = plan.items.map(({ k, m, readable, ...item }) => ({
-        ...item,
-        code: formatCode({ k, m }),
-        healthy: readable
-      }))
-      return { ...plan, items }
-    },
+    repairs: async (limit, isEager) => repairListingOf(await repairer.plan(limit, undefined, isEager)),
+    repair: (signal) => repairNow(components, repairMsMax, signal),
+    repairContent: async (root, from, signal) =>
+      helpViewOf(await components.byAnybody.help(parseCid(root), from, signal)),
+    acceptReport: async (report, signal) => acceptanceViewOf(await components.reports.take(report, signal)),
 
     audits: (limit) => listAudits(components, limit),
     audit: (target, signal) => withDeadline(clock, auditMsMax, signal, (inner) => auditNow(components, target, inner)),

@@ -126,12 +126,41 @@ export interface SegmentHealth {
   healthy: number
   /** Healthy shards minus k: how many more may go. Negative: unreadable now. */
   margin: number
-  shards: Array<{ cid: string; provider: string | null; state: ShardState; lastProof: string | null }>
+  shards: ShardHealth[]
+  /** What repair makes of it; absent where nothing repairs. */
+  outlook?: Omit<SegmentOutlook, 'conditions'>
+}
+
+export interface ShardHealth {
+  cid: string
+  provider: string | null
+  state: ShardState
+  lastProof: string | null
+  /** What is the matter with it, in repair's finer terms: `gone`, `crowded`, `draining` and so on. */
+  condition?: string
+  /** What fails together with its provider; empty while it has none. */
+  domains?: string[]
+}
+
+/** The prospects of a segment, as repair judges them. */
+export interface SegmentOutlook {
+  /** What is the matter, and why nothing is done about it where that is so, in one sentence. */
+  why: string
+  /** At this margin shards of providers that stay away are rebuilt. */
+  threshold: number
+  /** Distinct failure domains that hold shards that can be read. */
+  domains: number
+  /** Probability of loss within a year: a model's, with the churn measured here. Of providers alone: no disaster, no bug. */
+  lossPerYear: number
+  /** Of each shard. */
+  conditions: string[]
 }
 
 export interface ObjectHealth {
   cid: string
   size: number
+  /** That any part of it is lost within a year; absent where nothing repairs. */
+  lossPerYear?: number
   segments: SegmentHealth[]
   /** Copies of the manifest and dag-pb blocks, in the same terms (`1+6`). */
   blocks: SegmentHealth[]

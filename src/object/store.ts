@@ -47,6 +47,7 @@ import type {
   PutPartRequest,
   PutRequest,
   SegmentHealth,
+  SegmentOutlook,
   UploadBody
 } from './object-store.ts'
 import { type SegmentCodec, storedShardBytes } from './segment-codec.ts'
@@ -66,6 +67,8 @@ export interface ObjectStoreComponents {
   masterKey: Uint8Array
   /** Reads count as audits of what they verified. */
   custody?: CustodyObserver
+  /** What repair makes of a segment, for views of health. */
+  outlook?: (segment: StoredSegment) => SegmentOutlook
   /** Whether an audit of the shard waits for an answer. */
   isContained?: (provider: string, cid: CID) => boolean
   clock: Clock
@@ -465,10 +468,23 @@ export class NetworkObjectStore implements ObjectStore {
       this.#segmentHealth(segment)
     )
     const blocks = (await index.getBlocks(record.contentId)).map((block) => this.#segmentHealth(block))
-    return { cid: record.root.toString(), size: record.size, segments, blocks }
+    const outlooks = [...segments, ...blocks].flatMap(({ outlook }) => outlook ?? [])
+    const survival = outlooks.reduce((product, { lossPerYear }) => product * (1 - lossPerYear), 1)
+    // A sum where the product would round to one: of small probabilities it is the same.
+    const sum = outlooks.reduce((total, { lossPerYear }) => total + lossPerYear, 0)
+    const lossPerYear = sum < 1e-6 ? sum : 1 - survival
+    return {
+      cid: record.root.toString(),
+      size: record.size,
+      ...(outlooks.length === 0 ? {} : { lossPerYear }),
+      segments,
+      blocks
+    }
   }
 
   #segmentHealth(segment: StoredSegment): SegmentHealth {
+    const { outlook: judge, peers } = this.#components
+    const judged = judge?.(segment)
     const shards = segment.shards.map((shard, index) => {
       const proof = Math.max(
         shard.lastProof ?? 0,
@@ -478,11 +494,17 @@ export class NetworkObjectStore implements ObjectStore {
         cid: shard.cid.toString(),
         provider: shard.provider ?? null,
         state: this.#stateNow(shard),
-        lastProof: proof === 0 ? null : new Date(proof).toISOString()
+        lastProof: proof === 0 ? null : new Date(proof).toISOString(),
+        ...(judged === undefined ? {} : { condition: judged.conditions[index]! }),
+        domains: shard.provider === undefined ? [] : peers.domainsOf(shard.provider)
       }
     })
     const healthy = shards.filter(({ state }) => state === 'healthy').length
-    return { code: formatCode(segment), healthy, margin: healthy - segment.k, shards }
+    const margin = healthy - segment.k
+    const health = { code: formatCode(segment), healthy, margin, shards }
+    if (judged === undefined) return health
+    const { conditions: _conditions, ...outlook } = judged
+    return { ...health, outlook }
   }
 
   /** What the index knows of the shard, and what is known of its provider right now. */

@@ -183,6 +183,7 @@ async function start(
   started.push(() => client.close())
   await serveControlPlane(network, storage)
   await serveRefusals(network, { list: signedOf })
+  network.join()
   const openScores = await OwnScores.open(
     { network, storage, verifySignature, clock, random, log },
     { dataDir, askEveryMs: init.scoresEveryMs }

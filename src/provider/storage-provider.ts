@@ -429,7 +429,7 @@ export class StorageProvider {
   async offer(): Promise<Offer> {
     await this.#start()
     const now = this.#clock.now()
-    const freeBytes = now < this.#diskFullUntil ? 0 : this.#freeBytes
+    const freeBytes = now < this.#diskFullUntil ? 0 : this.freeBytes
     return {
       v: 1,
       peerId: this.peerId,
@@ -475,7 +475,7 @@ export class StorageProvider {
       usedBytes: this.#usedBytes,
       leasedBytes: bytes,
       reservedBytes: this.#reservedBytes,
-      freeBytes: this.#freeBytes,
+      freeBytes: this.freeBytes,
       leases,
       blocks,
       accepting: this.accepting,
@@ -485,7 +485,8 @@ export class StorageProvider {
     }
   }
 
-  get #freeBytes(): number {
+  /** Bytes of blocks that may still be taken, as of now. */
+  get freeBytes(): number {
     return Math.max(0, this.capacityBytes - this.#usedBytes - this.#reservedBytes)
   }
 
@@ -528,7 +529,7 @@ export class StorageProvider {
   async #write(cid: CID, bytes: Uint8Array, replacedBytes: number): Promise<void> {
     const addedBytes = bytes.length - replacedBytes
     if (!this.accepting) throw new HoldfastError('NO_SPACE', 'this provider takes no new blocks')
-    if (addedBytes > this.#freeBytes) throw new HoldfastError('NO_SPACE', 'this provider is full')
+    if (addedBytes > this.freeBytes) throw new HoldfastError('NO_SPACE', 'this provider is full')
     this.#reservedBytes += addedBytes
     try {
       await this.#shards.put(cid, bytes)

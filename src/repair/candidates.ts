@@ -8,7 +8,9 @@ import { minuteMs, secondMs } from '../base/limits.ts'
 import type { CID } from '../content/cid.ts'
 import type { HeldCursor, MetadataIndex } from '../metadata/index-store.ts'
 import type { StoredSegment } from '../metadata/records.ts'
+import type { SegmentOutlook } from '../object/object-store.ts'
 import { shardBytesFor } from '../object/segment-codec.ts'
+import { independentDomains } from '../placement/place.ts'
 import type { Peers } from '../transfer/peers.ts'
 import {
   classify,
@@ -19,7 +21,7 @@ import {
   treatmentOf
 } from './health.ts'
 import type { Presence } from './presence.ts'
-import { repairThreshold, secondsToLoss } from './threshold.ts'
+import { lossPerYear, repairThreshold, secondsToLoss } from './threshold.ts'
 
 export interface CandidateComponents {
   index: Pick<MetadataIndex, 'listHeldSegments' | 'listIncomplete' | 'listSegments'>
@@ -32,6 +34,8 @@ export interface CandidateComponents {
   isSettling: (segment: StoredSegment) => boolean
   /** Whether a challenge of this shard waits to be put again. */
   isShardContained?: ((provider: string, cid: CID) => boolean) | undefined
+  /** Whether the gateway holds shards itself that nobody else takes. */
+  isSelfHosting?: boolean | undefined
   /** Providers that are leaving. */
   draining?: (() => Iterable<string>) | undefined
 }
@@ -74,6 +78,7 @@ const patienceSpan = 24
 
 export class Candidates {
   readonly #components: CandidateComponents
+  readonly #isEager: boolean
   /** How far each provider has been looked through, and until when that is enough. */
   readonly #scans = new Map<string, { after?: HeldCursor | undefined; restUntil: number }>()
   readonly #drainingSince = new Map<string, number>()
@@ -83,8 +88,10 @@ export class Candidates {
   /** What was found last would take so long. */
   backlogMs = 0
 
-  constructor(components: CandidateComponents) {
+  /** @param isEager whether what is gone is due whatever the margin: somebody asked for it */
+  constructor(components: CandidateComponents, isEager = false) {
     this.#components = components
+    this.#isEager = isEager
   }
 
   /** Something has changed: what was looked through may look different. */
@@ -93,11 +100,16 @@ export class Candidates {
   }
 
   /** What a round would do, without taking note of anything. */
-  async preview(signal?: AbortSignal): Promise<Found> {
-    const other = new Candidates(this.#components)
+  async preview(signal?: AbortSignal, isEager = this.#isEager): Promise<Found> {
+    return await this.fresh(isEager).find(signal)
+  }
+
+  /** With the same knowledge, and nothing looked through yet. */
+  fresh(isEager: boolean): Candidates {
+    const other = new Candidates(this.#components, isEager)
     for (const [provider, since] of this.#drainingSince) other.#drainingSince.set(provider, since)
     other.backlogMs = this.backlogMs
-    return await other.find(signal)
+    return other
   }
 
   async find(signal?: AbortSignal): Promise<Found> {
@@ -130,7 +142,7 @@ export class Candidates {
     const churn = presence.churn()
     const { graceMs } = presence
     const treatment = treatmentOf(segment, condition, {
-      threshold: repairThreshold(segment, churn.rate, graceMs + this.backlogMs),
+      threshold: this.#isEager ? segment.m : this.thresholdOf(segment),
       patienceMs: patienceSpan * graceMs,
       goneForMs: (provider) => presence.goneForMs(provider),
       isOverdue: (provider) => this.#isOverdue(provider)
@@ -149,6 +161,33 @@ export class Candidates {
       treatment,
       secondsToLoss: secondsToLoss(segment.k, readable),
       isSettling: this.#components.isSettling(segment)
+    }
+  }
+
+  /** At this margin shards of providers that stay away are rebuilt. */
+  thresholdOf(segment: StoredSegment): number {
+    const { presence } = this.#components
+    return repairThreshold(segment, presence.churn().rate, presence.graceMs + this.backlogMs)
+  }
+
+  /** What is to be expected of a segment: its condition, and the odds, by the churn of the providers that hold it. */
+  outlook(segment: StoredSegment): SegmentOutlook {
+    const { presence, peers } = this.#components
+    const { condition } = this.assess(segment)
+    const churn = presence.churn()
+    const holders = segment.shards.flatMap(({ provider }, index) =>
+      provider !== undefined && isReadable(condition.conditions[index]!) ? [provider] : []
+    )
+    const rates = holders.map((provider) => churn.rateOf(provider))
+    const rate = rates.length === 0 ? churn.rate : rates.reduce((sum, one) => sum + one, 0) / rates.length
+    const windowMs = presence.graceMs + this.backlogMs
+    const threshold = this.thresholdOf(segment)
+    return {
+      why: condition.why,
+      threshold,
+      domains: independentDomains(holders.map((provider) => ({ domains: peers.domainsOf(provider) }))),
+      lossPerYear: lossPerYear(segment, condition.margin, { rate, threshold, repairMs: windowMs }),
+      conditions: condition.conditions
     }
   }
 
@@ -180,9 +219,10 @@ export class Candidates {
 
   /** @returns whether it looked at all segments of all such providers, or some need no look now, or there are more */
   async #held(look: (segment: StoredSegment) => void, signal?: AbortSignal): Promise<'all' | 'some' | 'more'> {
-    const { presence, clock, index } = this.#components
+    const { presence, clock, index, peerId, isSelfHosting } = this.#components
     const overdue = [...this.#drainingSince.keys()].filter((provider) => this.#isOverdue(provider))
-    const providers = [...new Set([...presence.gone(), ...overdue])].sort()
+    // What the gateway holds itself is there for want of others: somebody may take it by now.
+    const providers = [...new Set([...presence.gone(), ...overdue, ...(isSelfHosting ? [peerId] : [])])].sort()
     // One more that is gone takes margin from segments of the others.
     if (providers.join() !== this.#scanned) this.#scans.clear()
     this.#scanned = providers.join()

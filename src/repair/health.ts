@@ -51,7 +51,7 @@ export interface SegmentCondition {
   readable: number
   /** `readable - k`: how many more may go. Negative: unreadable now. */
   margin: number
-  /** Shards that repair would place anew: lost, withdrawn, gone, crowded. */
+  /** Shards that repair would place anew: lost, withdrawn, gone, crowded, self-hosted. */
   wanted: number
   /** In one sentence. */
   why: string
@@ -60,7 +60,7 @@ export interface SegmentCondition {
 type Shaped = Pick<SegmentRecord, 'k' | 'm' | 'shards'>
 
 const readableConditions: ReadonlySet<ShardCondition> = new Set(['healthy', 'crowded', 'draining', 'selfHosted'])
-const wantedConditions: ReadonlySet<ShardCondition> = new Set(['lost', 'withdrawn', 'gone', 'crowded'])
+const wantedConditions: ReadonlySet<ShardCondition> = new Set(['lost', 'withdrawn', 'gone', 'crowded', 'selfHosted'])
 
 export const isReadable = (condition: ShardCondition): boolean => readableConditions.has(condition)
 
@@ -185,7 +185,8 @@ export function treatmentOf(
   const overdue = of('draining').filter((index) => isOverdue?.(segment.shards[index]!.provider!) === true)
   return {
     rebuild: isDue ? [...urgent, ...gone].sort((a, b) => a - b) : [],
-    move: [...of('crowded'), ...overdue].sort((a, b) => a - b),
+    // What the gateway holds itself is offered to others again and again.
+    move: [...of('crowded', 'selfHosted'), ...overdue].sort((a, b) => a - b),
     isWaiting: !isDue && gone.length > 0
   }
 }

@@ -10,6 +10,8 @@ import type { Clock } from '../base/clock.ts'
 import { forEachLimit } from '../base/concurrency.ts'
 import { MiB, minuteMs, secondMs } from '../base/limits.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
+import type { StoredSegment } from '../metadata/records.ts'
+import type { SegmentOutlook } from '../object/object-store.ts'
 import { Budget } from './budget.ts'
 import { type Candidate, type CandidateComponents, Candidates, type Found } from './candidates.ts'
 import { type RepairOutcome, SegmentRepair, type SegmentRepairComponents, whyFailed } from './segment-repair.ts'
@@ -165,9 +167,31 @@ export class Repairer {
     return total
   }
 
-  /** What a round would do now, in its order, with nothing moved. */
-  async plan(limit: number, signal?: AbortSignal): Promise<RepairPlan> {
-    const { candidates, isTruncated } = await this.#candidates.preview(signal)
+  /**
+   * Repairs all that can be, also what would wait for the margin to shrink: somebody asked for it. Ends when a round has
+   * placed nothing more.
+   *
+   * @returns shards placed
+   */
+  async repairNow(signal?: AbortSignal): Promise<number> {
+    this.changed()
+    let total = 0
+    for (let placed = -1; placed !== 0; total += placed) {
+      signal?.throwIfAborted()
+      const eager = this.#candidates.fresh(true)
+      const { candidates } = await eager.find(signal)
+      placed = await this.#work(candidates, signal, eager)
+    }
+    return total
+  }
+
+  /**
+   * What a round would do now, in its order, with nothing moved.
+   *
+   * @param isEager what `repairNow` would do
+   */
+  async plan(limit: number, signal?: AbortSignal, isEager = false): Promise<RepairPlan> {
+    const { candidates, isTruncated } = await this.#candidates.preview(signal, isEager)
     const planned = { segments: candidates.length, shards: 0, bytesToRead: 0, bytesToWrite: 0 }
     for (const candidate of candidates) {
       const { reads, writes } = costOf(candidate)
@@ -186,6 +210,18 @@ export class Repairer {
         ? 'so many providers are silent that the gateway itself may be cut off: nobody is taken to be gone'
         : null
     }
+  }
+
+  /** What is to be expected of a segment, for people. */
+  outlook(segment: StoredSegment): SegmentOutlook {
+    const outlook = this.#candidates.outlook(segment)
+    const stuck = this.#resting.get(segment.id)?.why
+    return stuck === undefined ? outlook : { ...outlook, why: `${outlook.why}; not repaired: ${stuck}` }
+  }
+
+  /** Whether so much of it cannot be read now that its margin is down to where repair begins. */
+  isLow(segment: StoredSegment): boolean {
+    return this.#candidates.assess(segment).condition.margin <= this.#candidates.thresholdOf(segment)
   }
 
   #itemOf({ segment, k, m, condition, treatment, secondsToLoss, isSettling }: Candidate): PlanItem {
@@ -220,7 +256,7 @@ export class Repairer {
     )
   }
 
-  async #work(candidates: readonly Candidate[], signal?: AbortSignal): Promise<number> {
+  async #work(candidates: readonly Candidate[], signal?: AbortSignal, by = this.#candidates): Promise<number> {
     let placed = 0
     const due = candidates.filter(({ segment, isSettling }) => !isSettling && !this.#isResting(segment))
     await forEachLimit(due, this.#width, async (candidate) => {
@@ -228,7 +264,7 @@ export class Repairer {
       if (this.#busy.has(candidate.segment)) return
       this.#busy.add(candidate.segment)
       try {
-        const done = await this.#repair(candidate, signal)
+        const done = await this.#repair(candidate, by, signal)
         placed += done // others have added theirs meanwhile
       } catch (error) {
         signal?.throwIfAborted()
@@ -244,7 +280,7 @@ export class Repairer {
   }
 
   /** @returns shards placed */
-  async #repair(candidate: Candidate, signal?: AbortSignal): Promise<number> {
+  async #repair(candidate: Candidate, by: Candidates, signal?: AbortSignal): Promise<number> {
     const { index } = this.#components
     const { segment: id } = candidate
     const planned = bytesOf(candidate)
@@ -255,12 +291,12 @@ export class Repairer {
       if (!(await this.#claim(id))) return 0
       const segment = await index.getSegment(id)
       if (segment === undefined) return 0
-      const now = this.#candidates.assess(segment)
+      const now = by.assess(segment)
       const { rebuild, move } = now.treatment
       if (now.isSettling || rebuild.length + move.length === 0) return 0
       const outcome = await this.#segments.repair(segment, now, {
         extendClaim: () => this.#claim(id),
-        assess: (one) => this.#candidates.assess(one),
+        assess: (one) => by.assess(one),
         signal
       })
       moved = outcome.bytesRead + outcome.bytesWritten

@@ -25,14 +25,16 @@ import type { VerifyCustody } from './verify.ts'
 
 /** Where a gateway keeps shards itself that nobody else takes: the last resort before loss. */
 export interface SelfHost {
+  /** The gateway's own. */
+  peerId: string
   /** Whether it would take shards of this segment. Asked before anything is read. */
   wants: (segment: StoredSegment, shards: readonly number[]) => boolean
-  /** Stores them durably; resolves with those that it has. */
+  /** Stores them durably; resolves with those that it has. None is released before `letGo`. */
   keep: (
     segment: StoredSegment,
     shards: ReadonlyMap<number, Uint8Array>,
     signal?: AbortSignal
-  ) => Promise<ReadonlyMap<number, PlacedShard>>
+  ) => Promise<{ placed: ReadonlyMap<number, PlacedShard>; letGo: () => void }>
 }
 
 export interface SegmentRepairComponents {
@@ -133,7 +135,7 @@ export class SegmentRepair {
     if (!(await hooks.extendClaim())) return { ...outcome, stuck: 'somebody else repairs it' }
     const { scatter, own } = await this.#send(segment, plan, bytes, hooks)
     try {
-      const placed = new Map([...scatter.placed, ...own])
+      const placed = new Map([...scatter.placed, ...own.placed])
       const kept = await this.#confirmed(segment, placed, bytes, hooks)
       const strays = scatter.strays()
       for (const [index, { provider }] of placed)
@@ -157,6 +159,7 @@ export class SegmentRepair {
       return outcome
     } finally {
       scatter.letGo()
+      own.letGo()
     }
   }
 
@@ -178,7 +181,8 @@ export class SegmentRepair {
       const domains = held.map(({ provider }) => ({ peerId: provider, domains: peers.domainsOf(provider) }))
       const request = { code, shardBytes, wanted, held: domains, excluded }
       const { assigned, unplaced } = place(request, candidates, random)
-      const own = unplaced.length > 0 && selfHost?.wants(segment, unplaced) === true ? unplaced : []
+      const homeless = unplaced.filter((index) => conditions[index] !== 'selfHosted')
+      const own = homeless.length > 0 && selfHost?.wants(segment, homeless) === true ? homeless : []
       const staying = unplaced.filter((index) => keepsPlace.has(conditions[index]!) && !own.includes(index))
       if (staying.length === 0) {
         const left = wanted.filter((index) => assigned.has(index) || own.includes(index))
@@ -262,7 +266,7 @@ export class SegmentRepair {
     plan: Plan,
     bytes: ReadonlyMap<number, Uint8Array>,
     { signal }: RepairHooks
-  ): Promise<{ scatter: Scatter; own: ReadonlyMap<number, PlacedShard> }> {
+  ): Promise<{ scatter: Scatter; own: Awaited<ReturnType<SelfHost['keep']>> }> {
     const scatter = new Scatter(this.#components, {
       code: { k: segment.k, m: segment.m },
       held: plan.held,
@@ -277,7 +281,7 @@ export class SegmentRepair {
       await scatter.settled
       const left = new Map([...bytes].filter(([index]) => plan.own.includes(index)))
       const own = left.size === 0 ? undefined : await this.#components.selfHost?.keep(segment, left, signal)
-      return { scatter, own: own ?? new Map() }
+      return { scatter, own: own ?? { placed: new Map(), letGo: () => {} } }
     } catch (error) {
       scatter.letGo()
       throw error
@@ -333,7 +337,7 @@ export class SegmentRepair {
     conditions: readonly ShardCondition[],
     kept: Map<number, PlacedShard>
   ): Map<number, PlacedShard> {
-    const { peers } = this.#components
+    const { peers, selfHost } = this.#components
     const most = domainShardsMax(segment)
     const counts = new Map<string, number>()
     const providers = new Set<string>()
@@ -344,6 +348,10 @@ export class SegmentRepair {
     for (const { provider } of this.#heldBut(segment, conditions, [...kept.keys()])) settle(provider)
     const spread = new Map<number, PlacedShard>()
     for (const [index, where] of kept) {
+      if (where.provider === selfHost?.peerId) {
+        spread.set(index, where)
+        continue
+      }
       const isFree = peers.domainsOf(where.provider).every((domain) => (counts.get(domain) ?? 0) < most)
       if (providers.has(where.provider) || !isFree) continue
       settle(where.provider)

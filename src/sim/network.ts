@@ -315,6 +315,11 @@ export class SimulatedNetwork {
           await process.clock.sleep(20 + random.int(60), signal)
         }
       },
+      // Roots are announced too slowly for what is simulated: whoever looks for one asks everybody.
+      findRoot: async function* (_cid, signal) {
+        await process.clock.sleep(100 + random.int(400), signal)
+        yield* []
+      },
       findPeer: async (peerId, signal) => {
         await process.clock.sleep(100 + random.int(400), signal)
         const machine = machines.get(peerId)

@@ -242,6 +242,7 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
     listHeldSegments: read(index.listHeldSegments),
     listSegments: read(index.listSegments),
     listSegmentsWith: read(index.listSegmentsWith),
+    listSegmentsOf: read(index.listSegmentsOf),
     claimSegments: plain('claim segments', index.claimSegments),
     unclaimSegments: plain('give claims back', index.unclaimSegments),
     recordRefusals: (rows, now) =>

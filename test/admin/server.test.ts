@@ -5,7 +5,16 @@ import { type AdminServer, startAdminServer } from '../../src/admin/server.ts'
 import { HoldfastError } from '../../src/base/errors.ts'
 import { type Log, silentLog } from '../../src/base/log.ts'
 import { custodyOutcomes } from '../../src/custody/outcome.ts'
-import { auditView, FakeBackend, provider, scoreEvent, status } from '../support/fake-backend.ts'
+import {
+  acceptance,
+  auditView,
+  FakeBackend,
+  help,
+  plan,
+  provider,
+  scoreEvent,
+  status
+} from '../support/fake-backend.ts'
 
 interface Answer {
   status: number
@@ -113,7 +122,7 @@ describe('the admin server', () => {
   it('names the methods a path takes', async () => {
     const answer = await ask('/v1/providers', { method: 'POST' })
     expect([answer.status, answer.headers.allow, answer.json().code]).toEqual([405, 'GET, HEAD', 'METHOD_NOT_ALLOWED'])
-    expect((await ask('/v1/repair', { method: 'POST' })).status).toBe(404)
+    expect((await ask('/v1/nothing', { method: 'POST' })).status).toBe(404)
     const head = await ask('/v1/status', { method: 'HEAD' })
     expect([head.status, head.text]).toEqual([200, ''])
   })
@@ -279,6 +288,45 @@ describe('the admin server', () => {
       expect(await aborted).toMatchObject({ code: 'ABORTED' })
       expect((await ask('/healthz')).status).toBe(200)
       expect(errors).toEqual([])
+    })
+  })
+
+  describe('repairs', () => {
+    const headers = { 'x-holdfast-admin': '1', 'content-type': 'application/json' }
+    const repair = (body: object): Promise<Answer> =>
+      ask('/v1/repair', { method: 'POST', headers, body: JSON.stringify(body) })
+
+    it('without a target are of what is owned here', async () => {
+      expect((await repair({})).json()).toMatchObject({ isPartial: false, done: plan.totals })
+      expect((await ask('/v1/repairs?eager=1&limit=3')).json()).toEqual(plan)
+      expect(backend.asked).toEqual(['repair', 'repairs 3 eager'])
+      expect((await ask('/v1/repairs?eager=yes')).status).toBe(400)
+    })
+
+    it('take a root and where to go on, or a report of up to a MiB', async () => {
+      expect((await repair({ cid: 'bafy' })).json()).toEqual({ ...help, root: 'bafy', from: 0 })
+      expect((await repair({ cid: 'bafy', from: 7 })).json()).toMatchObject({ from: 7 })
+      const report = Buffer.alloc(1024 * 1024, 7).toString('base64')
+      expect((await repair({ report })).json()).toEqual(acceptance)
+      expect(backend.asked).toEqual(['bafy 0', 'bafy 7', 'report of 1048576 bytes'])
+      expect((await repair({ report: report + report })).status).toBe(413)
+    })
+
+    it.each([
+      { from: 1 },
+      { cid: 7 },
+      { cid: 'a', from: -1 },
+      { cid: 'a', report: 'AAAA' },
+      { report: 'a b' },
+      { report: '' }
+    ])('refuse %j', async (body) => {
+      expect((await repair(body)).json()).toMatchObject({ code: 'BAD_INPUT' })
+      expect(backend.asked).toEqual([])
+    })
+
+    it('are for this machine alone', async () => {
+      const bare = { 'content-type': 'application/json' }
+      expect((await ask('/v1/repair', { method: 'POST', headers: bare, body: '{"cid":"bafy"}' })).status).toBe(403)
     })
   })
 

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { cidOfNode, codecs } from '../../src/content/cid.ts'
+import { type CID, cidOfNode, cidOfShard, codecs } from '../../src/content/cid.ts'
 import type { Discovery } from '../../src/discovery/discovery.ts'
 
 export interface DiscoveryMember {
@@ -58,6 +58,21 @@ export function discoveryContract(name: string, open: () => Promise<DiscoveryFix
       const peers = []
       for await (const peer of fixture.members[0]!.discovery.findProviders(AbortSignal.abort())) peers.push(peer)
       expect(peers).toEqual([])
+    })
+
+    test('who announced a root is found by it, once; of what nobody announced, or could, nobody is', async () => {
+      const [asker, holder] = fixture.members
+      const root = cidOfNode(codecs.dagCbor, Buffer.from('a root of somebody'))
+      const holders = async (cid: CID, signal?: AbortSignal): Promise<string[]> => {
+        const peerIds: string[] = []
+        for await (const { peerId } of asker!.discovery.findRoot(cid, signal)) peerIds.push(peerId)
+        return peerIds
+      }
+      holder!.discovery.announceRoot(root)
+      await expect.poll(() => holders(root), { timeout: 20_000 }).toEqual([holder!.peerId])
+      expect(await holders(cidOfNode(codecs.dagCbor, Buffer.from('a root of nobody')))).toEqual([])
+      expect(await holders(cidOfShard(Buffer.from('a shard')))).toEqual([])
+      expect(await holders(root, AbortSignal.abort())).toEqual([])
     })
 
     test('roots may be announced any number of times', () => {

@@ -924,6 +924,26 @@ export function metadataIndexContract(name: string, open: () => Promise<Metadata
       })
     })
 
+    describe('segments by what they are made of', () => {
+      test('are found by a block of theirs, wherever it is, each once and no more than asked for', async () => {
+        const common = testCid('common')
+        const [lost, unplaced, twice, other] = [
+          aSegment({ shards: [aShard({ cid: common, state: 'missing' }), aShard(), aShard()] }),
+          aSegment({ shards: [anUnplacedShard({ cid: common }), aShard(), aShard()] }),
+          aSegment({ shards: [aShard({ cid: common }), aShard({ cid: common, provider: 'p1' }), aShard()] }),
+          aSegment()
+        ]
+        await put({}, [lost, unplaced, twice, other])
+        const all = await index.listSegments({ afterId: 0, limit: 10 })
+        const ids = async (cids: CID[], limit = 10) => (await index.listSegmentsOf(cids, limit)).map(({ id }) => id)
+        expect((await ids([common])).sort()).toEqual(all.slice(0, 3).map(({ id }) => id))
+        expect(await ids([common, common], 2)).toHaveLength(2)
+        expect((await index.listSegmentsOf([other.shards[1]!.cid, testCid('unheard of')], 10))[0]).toEqual(all[3])
+        expect(await ids([testCid('unheard of')])).toEqual([])
+        expect(await ids([common], 0)).toEqual([])
+      })
+    })
+
     describe('custody', () => {
       const inOrder = <T extends { cid: CID }>(rows: readonly T[]): T[] =>
         [...rows].sort((a, b) => Buffer.compare(a.cid.bytes, b.cid.bytes))

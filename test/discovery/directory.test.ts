@@ -11,6 +11,8 @@ interface FakeProvider {
   addresses: string[]
   isAlive: boolean
   offer: Partial<Offer>
+  /** Runs while it is being asked. */
+  onAsk?: () => void
 }
 
 /** A directory over providers that a test can move, kill and change, and a clock that it sets. */
@@ -21,6 +23,7 @@ function world(providers: Record<string, FakeProvider>, trust?: Record<string, T
     discovery: {
       announceProvider: () => {},
       announceRoot: () => {},
+      findRoot: async function* () {},
       findProviders: async function* () {
         for (const [peerId, { addresses }] of Object.entries(providers)) yield { peerId, addresses }
       },
@@ -29,8 +32,9 @@ function world(providers: Record<string, FakeProvider>, trust?: Record<string, T
     getOffer: async ({ peerId, addresses }: ProviderTarget) => {
       asked.push(peerId)
       const provider = providers[peerId]
-      if (provider?.isAlive !== true || !addresses.includes(provider.addresses[0]!))
-        throw new HoldfastError('OFFLINE', 'nobody there')
+      const isAlive = provider?.isAlive === true
+      provider?.onAsk?.()
+      if (!isAlive || !addresses.includes(provider.addresses[0]!)) throw new HoldfastError('OFFLINE', 'nobody there')
       return {
         v: 1,
         peerId,
@@ -97,6 +101,20 @@ describe('the provider directory', () => {
     expect(time.now - backAt).toBeLessThanOrEqual(soonMs + 10 * secondMs)
   })
 
+  it('takes from others whom there is, and not what they are', async () => {
+    const providers = { a: alive(), named: alive({ addresses: ['/b'] }), dead: alive({ isAlive: false }) }
+    const { directory, asked, ids } = world(providers)
+    await directory.introduce([
+      { peerId: 'named', addresses: ['/b'] },
+      { peerId: 'dead', addresses: ['/a'] }
+    ])
+    expect([directory.state('named'), directory.state('dead'), ids()]).toEqual(['online', 'offline', ['named']])
+    expect(['named', 'dead', 'unheard-of'].map((peerId) => directory.absentMs(peerId))).toEqual([0, Infinity, 0])
+    asked.length = 0
+    await directory.introduce([{ peerId: 'named', addresses: ['/elsewhere'] }])
+    expect([asked, directory.target('named')?.addresses]).toEqual([[], ['/b']])
+  })
+
   it('offers for new shards those that answered with an offer, take shards and have room', async () => {
     const { directory, ids } = world({
       a: alive(),
@@ -130,6 +148,33 @@ describe('the provider directory', () => {
     await directory.refresh()
     expect(ids()).toEqual(['a'])
     expect(heard).toEqual(['online', 'offline', 'online'])
+  })
+
+  it('asks whoever connects at once, known or not, unless it is online anyway', async () => {
+    const { directory, asked, ids } = world({ a: alive(), new: alive(), moved: alive({ addresses: ['/there'] }) })
+    await directory.meet({ peerId: 'a', addresses: ['/a'] })
+    expect(ids()).toEqual(['a'])
+    directory.report('a', 'offline')
+    asked.length = 0
+    await directory.meet({ peerId: 'a', addresses: [] })
+    await directory.meet({ peerId: 'a', addresses: ['/a'] })
+    expect(asked).toEqual(['a']) // not again: it is back
+    await directory.meet({ peerId: 'new', addresses: ['/a'] })
+    await directory.meet({ peerId: 'moved', addresses: ['/there'] })
+    expect(ids()).toEqual(['a', 'moved', 'new'])
+  })
+
+  it('asks again whoever connects while it is asked in vain', async () => {
+    const providers = { a: alive({ isAlive: false }) }
+    const { directory, asked, ids } = world(providers)
+    const connect = (): void => {
+      Object.assign(providers.a, { isAlive: true, onAsk: undefined })
+      void directory.meet({ peerId: 'a', addresses: ['/a'] })
+    }
+    Object.assign(providers.a, { onAsk: connect })
+    await directory.refresh()
+    expect(asked).toEqual(['a', 'a'])
+    expect(ids()).toEqual(['a'])
   })
 
   it('keeps slow and gone apart, and neither is evidence', async () => {

@@ -10,7 +10,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { MiB } from '../../src/base/limits.ts'
 import { bytesOf } from '../support/bytes.ts'
 import { runCli } from '../support/cli.ts'
-import { blockFile, ProcessNetwork, type ProviderProcess, waitFor } from '../support/processes.ts'
+import { blockFile, ProcessNetwork, type ProviderProcess, repeatUntil, waitFor } from '../support/processes.ts'
 import { fetchableSegments } from '../support/storage-lies.ts'
 
 const bucket = 'audits'
@@ -58,9 +58,9 @@ async function shardsOf(segment = 0): Promise<Shard[]> {
   })
 }
 
-async function expectIntact(): Promise<void> {
-  const { Body } = await s3.send(new GetObjectCommand({ Bucket: bucket, Key: key }))
-  expect(Buffer.from(await Body!.transformToByteArray()).equals(bytesOf(key, sizeBytes))).toBe(true)
+async function expectIntact(name = key, bytes = sizeBytes): Promise<void> {
+  const { Body } = await s3.send(new GetObjectCommand({ Bucket: bucket, Key: name }))
+  expect(Buffer.from(await Body!.transformToByteArray()).equals(bytesOf(name, bytes))).toBe(true)
 }
 
 interface Round {
@@ -74,6 +74,14 @@ async function auditNow(...target: string[]): Promise<{ code: number | null; rou
   return { code, round: JSON.parse(text) as Round }
 }
 
+/** Again, as long as anything goes unanswered: on a busy machine the honest are silent at times, and nothing follows from it. */
+function auditUntilAnswered(...target: string[]): ReturnType<typeof auditNow> {
+  return waitFor(`all of ${target} is answered for`, async () => {
+    const asked = await auditNow(...target)
+    return 'timeout' in asked.round.outcomes || 'offline' in asked.round.outcomes ? undefined : asked
+  })
+}
+
 async function lostAt({ peerId }: ProviderProcess): Promise<Array<Record<string, unknown>>> {
   return (await network.gatewayLog()).filter(
     ({ message, provider }) => message === 'a shard is lost' && provider === peerId
@@ -81,7 +89,7 @@ async function lostAt({ peerId }: ProviderProcess): Promise<Array<Record<string,
 }
 
 test('honest providers prove all they are to have, and sign for it', { timeout }, async () => {
-  const { code, round } = await auditNow()
+  const { code, round } = await auditUntilAnswered()
   expect(code).toBe(0)
   expect(Object.keys(round.outcomes)).toEqual(['ok'])
   expect(round.outcomes.ok).toBe(16) // two segments at 4+4
@@ -112,7 +120,7 @@ describe('what is on a disk', () => {
     const shards = await shardsOf()
     const harmed = shards.slice(0, 4)
     for (const [i, harm] of Object.values(damage).entries()) await harm(harmed[i]!.file, shards[4]!.file)
-    const { code, round } = await auditNow(`s3://${bucket}/${key}`)
+    const { code, round } = await auditUntilAnswered(`s3://${bucket}/${key}`)
     // The audit loop may have been there before.
     const found = new Set(round.unproved.map(({ cid }) => cid))
     for (const { cid, provider } of harmed) {
@@ -146,7 +154,8 @@ describe('what is on a disk', () => {
     expect(verified.cases.proved).toBeGreaterThan(16)
     // One letter of one line changed, and it is worth nothing.
     const lines = (await readFile(file, 'utf8')).split('\n')
-    lines[3] = lines[3]!.replace(/"ok":\d+/, '"ok":999')
+    const changed = lines.findIndex((line) => line.includes('"ok":'))
+    lines[changed] = lines[changed]!.replace(/"ok":\d+/, '"ok":999')
     await writeFile(file, lines.join('\n'))
     expect((await run('audit', '--verify', file)).code).toBe(6)
   })
@@ -174,6 +183,8 @@ test('a provider that stands still is contained, and loses nothing by it', { tim
 })
 
 describe('providers that lie', () => {
+  /** As much as the others have at most: with less they would be given parity, for the most part, which is seldom read. */
+  const capacity = '20000000000'
   const lies = ['half', 'stale', 'replay', 'foreign', 'unread', 'fetch', 'stall'] as const
   type Lie = (typeof lies)[number]
   const liars = new Map<Lie, ProviderProcess>()
@@ -186,13 +197,13 @@ describe('providers that lie', () => {
 
   beforeAll(async () => {
     honest = [...network.providers]
-    for (const lie of lies) liars.set(lie, await network.startProvider({ name: lie, script: lyingProvider }))
+    for (const lie of lies) liars.set(lie, await network.startProvider({ name: lie, script: lyingProvider, capacity }))
     await network.gateway.untilOnline(network.providers.length)
     honestLosses = await countLost()
     await s3.send(new PutObjectCommand({ Bucket: bucket, Key: lied, Body: bytesOf(lied, liedBytes) }))
     await network.gateway.untilComplete()
     // A first answer of each, which some repeat from then on.
-    for (const liar of liars.values()) expect((await auditNow(liar.peerId)).code).toBe(0)
+    for (const liar of liars.values()) expect((await auditUntilAnswered(liar.peerId)).code).toBe(0)
   }, 180_000)
 
   /** From now on; until then it is as honest as any. */
@@ -207,14 +218,33 @@ describe('providers that lie', () => {
     return { segments: fetchableSegments(health, await network.gateway.providerViews(), peerId), bitsPerSecond: 40e6 }
   }
 
+  /** Stores objects until the provider has a shard of one that every read wants. */
+  async function putReadFrom({ peerId }: ProviderProcess, bytes: number): Promise<string> {
+    for (let tries = 0; tries < 100; tries++) {
+      const name = `read-${tries}`
+      await s3.send(new PutObjectCommand({ Bucket: bucket, Key: name, Body: bytesOf(name, bytes) }))
+      const [segment] = (await network.gateway.health(bucket, name)).segments
+      const data = segment!.shards.slice(0, Number.parseInt(segment!.code, 10))
+      if (data.some(({ provider }) => provider === peerId)) return name
+    }
+    throw new Error('it is never given a data shard')
+  }
+
   const outcomesSeen = async (liar: ProviderProcess): Promise<Set<string>> => {
     const { round } = await auditNow(liar.peerId)
     return new Set(Object.keys(round.outcomes))
   }
-  const untilLost = (liar: ProviderProcess, outcome: string): Promise<unknown> =>
-    waitFor(`${liar.name} has lost a shard: ${outcome}`, async () => {
-      return (await lostAt(liar)).some((line) => line.outcome === outcome)
-    })
+  const hasLost = async (liar: ProviderProcess, outcome: string): Promise<boolean> =>
+    (await lostAt(liar)).some((line) => line.outcome === outcome)
+  const untilLost = (liar: ProviderProcess, outcome: string, timeoutMs?: number): Promise<unknown> =>
+    waitFor(`${liar.name} has lost a shard: ${outcome}`, () => hasLost(liar, outcome), timeoutMs)
+
+  // First, since its verdict takes longest: it comes while the others are found out.
+  test('who never answers waits to be asked again, and has lost nothing yet', { timeout }, async () => {
+    const liar = await begin('stall')
+    expect(await outcomesSeen(liar)).toContain('timeout')
+    expect(await lostAt(liar)).toEqual([])
+  })
 
   test('who keeps the first half of every shard answers wrong', { timeout }, async () => {
     const liar = await begin('half')
@@ -231,7 +261,7 @@ describe('providers that lie', () => {
   test('what another peer signs says nothing, until the shard itself is read', { timeout }, async () => {
     const liar = await begin('foreign')
     const begunAt = Date.now()
-    expect(await outcomesSeen(liar)).toEqual(new Set(['unknown']))
+    expect((await outcomesSeen(liar)).difference(new Set(['timeout']))).toEqual(new Set(['unknown']))
     await waitFor('it has shown what it has in another way', async () => {
       const shards = (await network.gateway.health(bucket, lied)).segments.flatMap((segment) => segment.shards)
       return shards.some(
@@ -243,19 +273,18 @@ describe('providers that lie', () => {
   })
 
   test('who answers audits alone is found out by reads', { timeout }, async () => {
-    const liar = await begin('unread')
-    expect(await outcomesSeen(liar)).toEqual(new Set(['ok']))
-    const { Body } = await s3.send(new GetObjectCommand({ Bucket: bucket, Key: lied }))
-    expect(Buffer.from(await Body!.transformToByteArray()).equals(bytesOf(lied, liedBytes))).toBe(true)
-    await untilLost(liar, 'missing')
-  })
-
-  test('who never answers is asked the very same four times, and has lost it then', { timeout }, async () => {
-    const liar = await begin('stall')
-    expect(await outcomesSeen(liar)).toContain('timeout')
-    expect(await lostAt(liar)).toEqual([])
-    await untilLost(liar, 'missing')
-    expect((await lostAt(liar))[0]!.why).toContain('went unanswered 4 times')
+    const liar = liars.get('unread')!
+    const bytes = MiB
+    const name = await putReadFrom(liar, bytes)
+    await begin('unread')
+    const { round } = await auditUntilAnswered(liar.peerId)
+    expect(Object.keys(round.outcomes)).toEqual(['ok'])
+    // Every read asks it. One that has what it needs before the answer is there does not wait for it: then the next one tells.
+    await repeatUntil(
+      'a read finds it out',
+      () => expectIntact(name, bytes),
+      () => hasLost(liar, 'missing')
+    )
   })
 
   test('who fetches from others when asked is too late', { timeout }, async () => {
@@ -265,6 +294,12 @@ describe('providers that lie', () => {
     await waitFor('it is contained', async () => {
       return ((await network.gateway.providerView(liar.peerId)).score?.contained ?? 0) > 0
     })
+  })
+
+  test('who never answers was asked the very same four times, and has lost it then', { timeout }, async () => {
+    const liar = liars.get('stall')!
+    await untilLost(liar, 'missing', 90_000)
+    expect((await lostAt(liar))[0]!.why).toContain('went unanswered 4 times')
   })
 
   test('and their transcripts say so, while nobody honest is blamed', { timeout }, async () => {

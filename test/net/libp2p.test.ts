@@ -70,6 +70,19 @@ describe('a libp2p node', () => {
     expect([...answer]).toEqual([2])
   })
 
+  test('hears who connects, and what it speaks', async () => {
+    const [a, b] = [await started(), await started()]
+    await b.handle('/test/known-by/1', async (_from, body) => body)
+    const heard: Array<{ peerId: string; addresses: readonly string[]; isSpoken: boolean }> = []
+    a.onPeer((peer, protocols) => heard.push({ ...peer, isSpoken: protocols.includes('/test/known-by/1') }))
+    await a.handle('/test/same/1', async (_from, body) => body)
+    await b.request({ peerId: a.peerId, addresses: a.addresses() }, '/test/same/1', Buffer.of(1))
+    await expect
+      .poll(() => heard.map(({ peerId, isSpoken }) => ({ peerId, isSpoken })))
+      .toEqual([{ peerId: b.peerId, isSpoken: true }])
+    expect(b.addresses()[0]).toContain(heard[0]!.addresses[0]!)
+  })
+
   test('says what is wrong with an address it cannot use', async () => {
     const node = await started()
     const taken = node.addresses()[0]!.replace(/\/p2p\/.*/, '')

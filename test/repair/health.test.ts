@@ -80,7 +80,7 @@ const pictures: Array<
   ['NHHH|HHHW', 'abcdefgh', 'LHHH|HHHW', 2, '0 7', ''],
   ['MHHH|HGHH', 'abcdefgh', 'LHHH|HGHH', 2, '0 5', ''], // what is gone comes along
   ['HHHH|HHHD', 'abcdefgh', 'HHHH|HHHD', 4, '', ''], // it hands over by itself
-  ['HHHH|HHHS', 'abcdefgh', 'HHHH|HHHS', 4, '', ''],
+  ['HHHH|HHHS', 'abcdefgh', 'HHHH|HHHS', 4, '', '7'],
   ['GGGG|HHHH', 'abcdefgh', 'GGGG|HHHH', 0, '0 1 2 3', ''],
   ['GGGG|GHHH', 'abcdefgh', 'GGGG|GHHH', -1, '0 1 2 3 4', ''],
   ['HHHH|HHHH', 'aaabcdef', 'HHXH|HHHH', 4, '', '2'], // two a domain, and the least proven goes

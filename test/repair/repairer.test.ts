@@ -306,25 +306,33 @@ describe('lost shards', () => {
     }
   })
 
-  it('are kept by the gateway itself where nobody else takes them, if it may', async () => {
+  it('are kept by the gateway itself where nobody else takes them, several of a segment too, if it may', async () => {
     setAll({ freeBytes: 0 })
-    await lose(1)
+    await lose(2)
+    let letGo = 0
     const kept: number[] = []
     const host = repairerOn({
       selfHost: {
+        peerId: 'gateway',
         wants: () => true,
         keep: async (segment, shards) => {
           kept.push(segment.id)
-          return new Map(
-            [...shards.keys()].map((index) => [index, { provider: 'gateway', leaseUntil: 1, at: clock.time }])
-          )
+          const where = { provider: 'gateway', leaseUntil: 1, at: clock.time }
+          return {
+            placed: new Map([...shards.keys()].map((index) => [index, where])),
+            letGo: () => {
+              letGo++
+            }
+          }
         }
       }
     })
     await host.round()
+    expect(letGo).toBe(kept.length)
     const segments = await segmentsOf()
     expect(kept.sort()).toEqual(segments.map(({ id }) => id))
-    for (const { shards } of segments) expect(shards[0]).toMatchObject({ provider: 'gateway', state: 'healthy' })
+    for (const { shards } of segments)
+      for (const index of [0, 1]) expect(shards[index]).toMatchObject({ provider: 'gateway', state: 'healthy' })
   })
 
   const whys: Array<[why: string, prepare: () => void]> = [

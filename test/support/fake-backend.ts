@@ -1,12 +1,16 @@
 /** An `AdminBackend` that answers from memory, and notes what it was asked. */
 import type {
+  AcceptanceView,
   AdminBackend,
   AuditRound,
   AuditTarget,
   AuditView,
   GatewayStatus,
+  HelpView,
   KeyView,
   ProviderView,
+  RepairListing,
+  RepairRound,
   ScoreEvent,
   ScoreView
 } from '../../src/admin/backend.ts'
@@ -36,6 +40,7 @@ export const status: GatewayStatus = {
     standings: { vetted: 2, vetting: 1, closed: 0, suspended: 1 },
     oldestProofAt: '2026-01-01T00:00:00.000Z'
   },
+  selfHost: null,
   codes: { STANDARD: '1+2', REDUCED_REDUNDANCY: '1+2' },
   kernels: { erasure: 'WASM, SIMD', blake3: 'native' }
 }
@@ -91,6 +96,49 @@ export const provider: ProviderView = {
   addresses: []
 }
 
+export const help: HelpView = {
+  root: 'bafy',
+  from: 0,
+  units: 3,
+  next: null,
+  failure: null,
+  providersAsked: 8,
+  bytesRead: 2000,
+  bytesWritten: 1000,
+  found: 20,
+  rebuilt: 1,
+  unhelped: {},
+  rows: [{ segment: 0, index: 5, cid: 'bafk', provider: '12D3KooWProvider' }],
+  reports: ['AAEC']
+}
+
+export const acceptance: AcceptanceView = {
+  root: 'bafy',
+  helper: '12D3KooWHelper',
+  madeAt: '2026-01-01T00:00:00.000Z',
+  rows: { accepted: 1, 'not-needed': 20 },
+  shards: [{ cid: 'bafk', provider: '12D3KooWProvider', verdict: 'accepted' }]
+}
+
+export const plan: RepairListing = {
+  items: [
+    { segment: 1, code: '1+2', healthy: 2, margin: 1, wanted: 1, why: '1 lost', stuck: null, secondsToLoss: 1e6 }
+  ],
+  isTruncated: false,
+  planned: { segments: 1, shards: 1, bytesToRead: 10, bytesToWrite: 10 },
+  totals: {
+    repairs: 0,
+    shardsRebuilt: 0,
+    shardsMoved: 0,
+    bytesRead: 0,
+    bytesWritten: 0,
+    bytesTheory: 0,
+    wastedBytes: 0
+  },
+  running: false,
+  paused: null
+}
+
 export class FakeBackend implements AdminBackend {
   reasons: string[] = []
   keys: KeyView[] = []
@@ -110,30 +158,30 @@ export class FakeBackend implements AdminBackend {
     if (key === 'broken') throw new TypeError('secret internals at /var/lib')
     return { cid: 'bafy', size: 1, segments: [], blocks: [] }
   }
-  repairs = async (limit: number) => ({
-    items: [
-      { segment: 1, code: '1+2', healthy: 2, margin: 1, wanted: 1, why: '1 lost', stuck: null, secondsToLoss: 1e6 }
-    ].slice(0, limit),
-    isTruncated: false,
-    planned: { segments: 1, shards: 1, bytesToRead: 10, bytesToWrite: 10 },
-    totals: {
-      repairs: 0,
-      shardsRebuilt: 0,
-      shardsMoved: 0,
-      bytesRead: 0,
-      bytesWritten: 0,
-      bytesTheory: 0,
-      wastedBytes: 0
-    },
-    running: false,
-    paused: null
-  })
+  plan: RepairListing = plan
+  repairRounds: RepairRound[] = [{ done: plan.totals, left: { ...plan, items: [] }, isPartial: false }]
+  repairs = async (limit: number, isEager: boolean) => {
+    this.asked.push(`repairs ${limit} ${isEager ? 'eager' : 'due'}`)
+    return { ...this.plan, items: this.plan.items.slice(0, limit) }
+  }
+  repair = async () => {
+    this.asked.push('repair')
+    return this.repairRounds.shift() ?? { done: plan.totals, left: this.plan, isPartial: false }
+  }
   audits = async (limit: number) => ({ items: [auditView, auditView].slice(0, limit), isTruncated: limit < 2 })
   audit = async (target: AuditTarget, signal: AbortSignal) => {
     this.targets.push(target)
     return await this.doAudit(target, signal)
   }
   exportAudits = () => this.doExport()
+  repairContent = async (root: string, from: number) => {
+    this.asked.push(`${root} ${from}`)
+    return { ...help, root, from }
+  }
+  acceptReport = async (report: Uint8Array) => {
+    this.asked.push(`report of ${report.length} bytes`)
+    return acceptance
+  }
   score = async (peerId: string) => {
     if (peerId !== provider.peerId) throw new HoldfastError('MISSING', `no provider ${peerId} is known`)
     return { score, events: [scoreEvent] }

@@ -52,6 +52,27 @@ export async function waitFor<T>(
   throw new Error(`waited ${timeoutMs} ms in vain: ${what}`, { cause: failure })
 }
 
+/**
+ * Does something again and again until `probe` sees what comes of it. What `act` throws is thrown: unlike a probe's, its failure
+ * is no "not yet".
+ */
+export async function repeatUntil(
+  what: string,
+  act: () => Promise<unknown>,
+  probe: () => Promise<boolean>,
+  timeoutMs = 60_000
+): Promise<void> {
+  const deadline = performance.now() + timeoutMs
+  for (;;) {
+    await act()
+    for (let polls = 0; polls < 3; polls++) {
+      if (await probe()) return
+      await new Promise((resolve) => setTimeout(resolve, pollMs))
+    }
+    if (performance.now() > deadline) throw new Error(`tried for ${timeoutMs} ms in vain: ${what}`)
+  }
+}
+
 /** Below the ports that the system gives to outgoing connections, so that one let go for a moment can be had again. */
 export async function freePort(): Promise<number> {
   for (;;) {

@@ -9,8 +9,10 @@ export const realComponents = { clock: systemClock, random: systemRandom, log: s
 
 export async function startNode(init: Partial<Libp2pNetworkInit> = {}): Promise<Libp2pNetwork> {
   const identity = init.identity ?? (await generateIdentity())
-  return await startLibp2pNetwork(
+  const node = await startLibp2pNetwork(
     { listen: ['/ip4/127.0.0.1/tcp/0'], bootstrap: [], ...init, identity },
     realComponents
   )
+  node.join()
+  return node
 }

@@ -22,6 +22,7 @@ interface GatewayOptions {
   auditPace?: number
   offlineGrace?: number
   repairRate?: number
+  selfHost?: number
 }
 
 /** An earlier process on the directory, asked to end, may take this long. */
@@ -44,7 +45,8 @@ async function gateway(context: CommandContext, options: GatewayOptions): Promis
         expectedProviders: options.expectProviders,
         auditPace: options.auditPace,
         offlineGraceMs: options.offlineGrace,
-        repairBytesPerSecond: options.repairRate
+        repairBytesPerSecond: options.repairRate,
+        selfHostBytes: options.selfHost
       },
       { clock: systemClock, random: systemRandom, log }
     )

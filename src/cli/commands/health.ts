@@ -8,12 +8,21 @@ interface SegmentHealth {
   code: string
   healthy: number
   margin: number
-  shards: Array<{ cid: string; provider: string | null; state: string; lastProof: string | null }>
+  shards: Array<{
+    cid: string
+    provider: string | null
+    state: string
+    lastProof: string | null
+    condition?: string
+    domains: string[]
+  }>
+  outlook?: { why: string; threshold: number; domains: number; lossPerYear: number }
 }
 
 interface ObjectHealth {
   cid: string
   size: number
+  lossPerYear?: number
   segments: SegmentHealth[]
   blocks: SegmentHealth[]
 }
@@ -31,15 +40,23 @@ function states(segments: readonly SegmentHealth[]): string {
 
 function segmentLines(name: string, segment: SegmentHealth, withShards: boolean): string[] {
   const margin = segment.margin < 0 ? 'unreadable now' : `margin ${segment.margin}`
-  const head = `${name}  ${segment.code}  ${margin}  ${states([segment])}`
+  const domains = segment.outlook === undefined ? '' : ` in ${segment.outlook.domains} failure domains`
+  const head = `${name}  ${segment.code}  ${margin}${domains}  ${segment.outlook?.why ?? states([segment])}`
   if (!withShards) return [head]
   return [
     head,
     ...segment.shards.map(
       (shard) =>
-        `  ${shard.state.padEnd(9)}  ${shard.cid}  ${shard.provider ?? 'not placed'}  ${shard.lastProof ?? 'never proved'}`
+        `  ${(shard.condition ?? shard.state).padEnd(10)}  ${shard.cid}  ${shard.provider ?? 'not placed'}  ` +
+        `${shard.lastProof ?? 'never proved'}  ${shard.domains.join(' ')}`
     )
   ]
+}
+
+/** By churn alone, as it is measured; a model's word, and not a promise. */
+function oddsOf(lossPerYear: number): string {
+  if (lossPerYear === 0) return 'too unlikely within a year to be told from none, by the churn measured here'
+  return `${lossPerYear.toPrecision(2)} within a year, estimated by the churn measured here`
 }
 
 function render(health: ObjectHealth, withShards: boolean): string {
@@ -56,6 +73,7 @@ function render(health: ObjectHealth, withShards: boolean): string {
     `Size:      ${formatBytes(health.size)} in ${health.segments.length} ${health.segments.length === 1 ? 'segment' : 'segments'}`,
     `Health:    ${verdict}`,
     `Shards:    ${states(all)}`,
+    ...(health.lossPerYear === undefined ? [] : [`Loss:      ${oddsOf(health.lossPerYear)}`]),
     ...(details
       ? [
           '',

@@ -21,6 +21,7 @@ interface UpOptions {
   auditPace?: number
   offlineGrace?: number
   repairRate?: number
+  selfHost?: number
   capacity?: number
 }
 
@@ -119,6 +120,7 @@ async function up(context: CommandContext, options: UpOptions): Promise<void> {
       auditPace: options.auditPace,
       offlineGraceMs: options.offlineGrace,
       repairBytesPerSecond: options.repairRate,
+      selfHostBytes: options.selfHost,
       note: (line) => void output.stderr.write(`${line}\n`)
     })
     try {

@@ -30,6 +30,7 @@ export interface LocalNetworkInit {
   /** Of the gateway's repairs. */
   offlineGraceMs?: number
   repairBytesPerSecond?: number
+  selfHostBytes?: number
   /** A line about what happened, for people. */
   note: (line: string) => void
 }

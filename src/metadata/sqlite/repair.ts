@@ -19,7 +19,7 @@ export function sqliteRepair(database: Database, providers: Providers, segments:
   }
 }
 
-type HeldMethods = 'listHeldSegments' | 'listSegments' | 'listSegmentsWith'
+type HeldMethods = 'listHeldSegments' | 'listSegments' | 'listSegmentsWith' | 'listSegmentsOf'
 
 function sqliteHeld(database: Database, providers: Providers, segments: Segments): Pick<RepairIndex, HeldMethods> {
   // The index by lease ends in the table's key, so it pages without an index of its own.
@@ -33,6 +33,11 @@ function sqliteHeld(database: Database, providers: Providers, segments: Segments
      WHERE substr(cid, -6) = substr(?2, -6) AND cid = ?2 AND provider_id = ?1`
   const withCid = database.prepare(`${givenCid} AND ${isHeld} LIMIT ?3`)
   const evenLostCid = database.prepare(`${givenCid} LIMIT ?3`)
+
+  const ofCid = database.prepare(
+    `SELECT DISTINCT segment_id FROM shards INDEXED BY shards_by_cid
+     WHERE substr(cid, -6) = substr(?1, -6) AND cid = ?1 LIMIT ?2`
+  )
 
   const load = (ids: Iterable<number>): StoredSegment[] =>
     [...ids].flatMap((id) => {
@@ -66,6 +71,18 @@ function sqliteHeld(database: Database, providers: Providers, segments: Segments
         if (providerId === undefined) return []
         for (const cid of cids) {
           for (const row of (evenLost ? evenLostCid : withCid).all(providerId, cid.bytes, limit)) {
+            if (ids.size === limit) return load(ids)
+            ids.add(integer(row, 'segment_id'))
+          }
+        }
+        return load(ids)
+      }),
+
+    listSegmentsOf: (cids, limit) =>
+      database.read(() => {
+        const ids = new Set<number>()
+        for (const cid of cids) {
+          for (const row of ofCid.all(cid.bytes, limit)) {
             if (ids.size === limit) return load(ids)
             ids.add(integer(row, 'segment_id'))
           }
