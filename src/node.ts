@@ -10,9 +10,8 @@ import path from 'node:path'
 import { createMetrics, type Metrics } from './admin/metrics.ts'
 import { startAdminServer } from './admin/server.ts'
 import type { Clock } from './base/clock.ts'
-import { Semaphore } from './base/concurrency.ts'
 import { HoldfastError, messageOf } from './base/errors.ts'
-import { MiB, minuteMs, secondMs } from './base/limits.ts'
+import { MiB, secondMs } from './base/limits.ts'
 import type { Log } from './base/log.ts'
 import type { Random } from './base/random.ts'
 import { blake3Implementation } from './content/blake3.ts'
@@ -33,24 +32,16 @@ import { createAdminBackend } from './node/admin-backend.ts'
 import { ClientPressure } from './node/client-pressure.ts'
 import { loadMasterKey } from './node/master-key.ts'
 import { ProviderSearch } from './node/provider-search.ts'
+import { createRepair } from './node/repair.ts'
 import { SelfHost, type SelfHostComponents } from './node/self-host.ts'
 import { createCodingMemory } from './object/coding-memory.ts'
 import { createObjectStore, type NetworkObjectStore } from './object/store.ts'
 import { createWorkerCodec } from './object/worker-codec.ts'
-import { ReportTaker } from './repair/accept-report.ts'
 import { type AuditEvent, Auditor } from './repair/auditor.ts'
-import { ByAnybody } from './repair/by-anybody.ts'
-import { HandOver } from './repair/hand-over.ts'
-import { withLastResort } from './repair/last-resort.ts'
 import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
-import { Presence } from './repair/presence.ts'
-import { holdingProver } from './repair/prove-holding.ts'
 import { Refusals } from './repair/refusals.ts'
-import { Repairer } from './repair/repairer.ts'
-import { createVerifier } from './repair/verify.ts'
 import { serveHandOver } from './transfer/hand-over-protocol.ts'
-import { holdingsBy } from './transfer/holdings.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
 import { LeaseGuard } from './transfer/lease-guard.ts'
 import { controlProtocols } from './transfer/lease-protocol.ts'
@@ -113,14 +104,6 @@ export interface RunningGateway {
 const lookupPeersMax = 1000
 /** With twelve providers: three segments being written, three being read. */
 const memorySizes = { writeBytes: 40 * MiB, readBytes: 18 * MiB }
-/** Bytes that rebuilding shards may hold beside what requests do. */
-const repairMemoryBytes = 32 * MiB
-/**
- * Who is away for longer may be replaced by what others have rebuilt, in a segment that has lost so much that it is to be
- * repaired: that costs no traffic, so there is no reason to wait as long as before rebuilding it ourselves. Not by whoever
- * was just missed once; and not while all is well, or strangers could take over the seats of all who blink.
- */
-const replacedAfterMs = minuteMs
 /** How long the end waits for what goes on after answers were given. */
 const settleMsMax = 3 * secondMs
 /** How long the end waits for requests under way. */
@@ -198,8 +181,6 @@ async function start(
     trustOf: (peerId) => auditor.trustOf(peerId)
   })
   const peers: Peers = selfHost?.knownTo(directory) ?? directory
-  const takers = withLastResort(directory)
-  const repairPeers = selfHost?.knownTo(takers) ?? takers
   const signing = {
     signer: identity,
     secretKey: identity.privateKey.raw.subarray(0, 32),
@@ -269,79 +250,18 @@ async function start(
   )
   onStop(() => settle(store, clock, log))
 
-  const presence = new Presence(
-    {
-      index,
-      stateOf: (peerId) => peers.state(peerId),
-      clock,
-      log: log.child('presence'),
-      isOwnOutage: () => auditor.isOwnOutage,
-      onGone: () => maintenance.wake('complete')
-    },
-    { graceMs: init.offlineGraceMs }
-  )
-  await presence.load()
-  const repairMemory = new Semaphore(repairMemoryBytes)
   const pressure = new ClientPressure(clock)
   onStop(async () => pressure.stop())
-  const repairer: Repairer = new Repairer(
+  const { presence, repairer, byAnybody, reports, handOver } = await createRepair(
     {
-      index,
-      client,
-      peers: repairPeers,
-      peerId: identity.peerId,
-      presence,
-      codec,
-      guard,
-      clock,
-      random,
-      log: log.child('repair'),
-      custody,
-      memory: repairMemory,
-      isSettling: (segment) => store.isSettling(segment),
-      isShardContained: (provider, cid) => auditor.isContained(provider, cid),
-      onRefused: refusals.onRefused,
-      draining: () => directory.list().flatMap(({ peerId, draining }) => (draining ? [peerId] : [])),
-      verify: createVerifier({ ...signing, client, clock }),
-      selfHost: selfHost?.forRepair(guard),
-      isSelfHosting: selfHost !== undefined,
+      ...{ index, client, codec, guard, clock, random, log, network, discovery, directory, peers, selfHost, search },
+      ...{ store, auditor, refusals, signing },
       pressure: () => pressure.pressure(),
-      onRepair: (event) => metrics.observeRepair(event)
+      onRepair: (event) => metrics.observeRepair(event),
+      wake: (task) => maintenance.wake(task)
     },
-    { bytesPerSecond: init.repairBytesPerSecond }
+    { offlineGraceMs: init.offlineGraceMs, bytesPerSecond: init.repairBytesPerSecond }
   )
-  // What repair for others, and by others, has in common.
-  const withOthers = {
-    index,
-    client,
-    introduce: directory.introduce.bind(directory),
-    networkKnown: (signal?: AbortSignal) => search.whenKnown(signal),
-    guard,
-    clock,
-    log: log.child('repair'),
-    prove: holdingProver({ ...signing, client, clock })
-  }
-  const byAnybody = new ByAnybody({
-    ...withOthers,
-    askHoldings: holdingsBy(network),
-    discovery,
-    known: () => directory.list().flatMap(({ peerId, state }) => (state === 'online' ? [peerId] : [])),
-    peers: takers,
-    codec,
-    signer: identity,
-    memory: repairMemory,
-    random
-  })
-  const reports = new ReportTaker({
-    ...withOthers,
-    peers,
-    isGone: (provider, segment) =>
-      presence.isGone(provider) || (directory.absentMs(provider) >= replacedAfterMs && repairer.isLow(segment)),
-    isSettling: (segment) => store.isSettling(segment),
-    verifySignature,
-    claimant: `report:${identity.peerId}`,
-    pause: nextTurn
-  })
   const leases = {
     index,
     client,
@@ -362,16 +282,6 @@ async function start(
     { name: 'accounts', everyMs: taskPauses.accountsMs, run: () => index.accrue(clock.now()) },
     { name: 'providers', everyMs: saveProvidersMs, run: () => saveProviders(index, directory) }
   ]
-  const handOver = new HandOver({
-    ...{ index, client, peers: withLastResort(directory), guard, clock, verifySignature },
-    ...{ signer: identity, secretKey: identity.privateKey.raw.subarray(0, 32) },
-    random: random.fork('hand-over'),
-    log: log.child('hand-over'),
-    pause: () => new Promise((resolve) => setImmediate(resolve)),
-    isSettling: (segment) => store.isSettling(segment),
-    onDraining: (peerId) => directory.saidToDrain(peerId),
-    onReleases: () => maintenance.wake('releases')
-  })
   await serveHandOver(network, (from, request) => handOver.answer(from, request))
   await serveScores(network, (peerId) => knownOf(auditor, peerId), { clock })
   await serveRefusals(network, { tell: (from, told) => refusals.told(from, told) })

@@ -308,6 +308,8 @@ export interface RepairIndex {
   claimSegments: (ids: readonly number[], claim: { claimant: string; until: number; now: number }) => Promise<number[]>
   /** Gives claims back; those of others are left alone. */
   unclaimSegments: (ids: readonly number[], claimant: string) => Promise<void>
+  /** Gives back all claims whose claimant's name begins so: those of a process that is known to have died. */
+  endClaims: (claimantPrefix: string) => Promise<void>
   /**
    * Keeps signed refusals (the newest per provider and block) and marks what the providers were to have of them
    * `withdrawn`, in one transaction, after what they have earned by `now` has been counted.

@@ -19,7 +19,7 @@ import { type RepairOutcome, SegmentRepair, type SegmentRepairComponents, whyFai
 export interface RepairerComponents extends CandidateComponents, SegmentRepairComponents {
   index: CandidateComponents['index'] &
     SegmentRepairComponents['index'] &
-    Pick<MetadataIndex, 'claimSegments' | 'unclaimSegments'>
+    Pick<MetadataIndex, 'claimSegments' | 'endClaims' | 'unclaimSegments'>
   peers: SegmentRepairComponents['peers']
   clock: Clock
   /** How slowly clients are served, from 0 to 1: repair makes way for them. */
@@ -141,6 +141,19 @@ export class Repairer {
     this.#budget = new Budget(components.clock, { bytesPerSecond, pressure: components.pressure })
     this.#width = width
     this.#claimant = `${components.peerId}:${toHex(components.random.bytes(8))}`
+  }
+
+  /**
+   * Gives back what an earlier process of this gateway had claimed, which is dead: two never run on one identity. To be
+   * called before the first round.
+   */
+  async load(): Promise<void> {
+    await this.#components.index.endClaims(`${this.#components.peerId}:`)
+  }
+
+  /** Waits until so many bytes may be read or written for somebody else's content: it shares what repair may. */
+  async spend(bytes: number, signal?: AbortSignal): Promise<void> {
+    await this.#budget.take(bytes, false, signal)
   }
 
   /** Something has changed, such as a provider that came: what was stuck is tried again. */

@@ -21,7 +21,7 @@ import type { ProviderClient } from '../transfer/provider-client.ts'
 import { type PlacedShard, Scatter } from '../transfer/scatter.ts'
 import type { Candidate } from './candidates.ts'
 import type { ShardCondition } from './health.ts'
-import type { VerifyCustody } from './verify.ts'
+import type { ProveHolding } from './prove-holding.ts'
 
 /** Where a gateway keeps shards itself that nobody else takes: the last resort before loss. */
 export interface SelfHost {
@@ -53,7 +53,7 @@ export interface SegmentRepairComponents {
   /** Told of a block that a provider would not take. */
   onRefused?: ((provider: string, cid: CID) => void) | undefined
   /** Asks new holders for a proof before they are counted on. Absent: their word is taken. */
-  verify?: VerifyCustody | undefined
+  verify?: ProveHolding | undefined
   /** Providers that have refused any of these blocks. Absent: the index is asked. */
   refusersOf?: ((cids: readonly CID[]) => Promise<ReadonlySet<string>>) | undefined
   selfHost?: SelfHost | undefined
@@ -326,7 +326,7 @@ export class SegmentRepair {
     const { verify, peers, log } = this.#components
     const target = peers.target(provider)
     if (verify === undefined || target === undefined) return true
-    const [outcome = 'unknown'] = await verify(target, [{ cid, bytes }], signal ?? new AbortController().signal)
+    const [outcome = 'unknown'] = await verify(target, [{ cid, bytes }], signal)
     if (outcome !== 'wrong' && outcome !== 'missing' && outcome !== 'refused') return true
     log.warn('a provider does not have what it has just acknowledged', { provider, cid, outcome })
     peers.report(provider, outcome)

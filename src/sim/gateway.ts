@@ -16,9 +16,9 @@ import { withLastResort } from '../repair/last-resort.ts'
 import { releaseLeases, renewLeases } from '../repair/leases.ts'
 import { Maintenance, taskPauses } from '../repair/maintenance.ts'
 import { Presence } from '../repair/presence.ts'
+import { holdingProver } from '../repair/prove-holding.ts'
 import { Refusals } from '../repair/refusals.ts'
 import { Repairer } from '../repair/repairer.ts'
-import { createVerifier } from '../repair/verify.ts'
 import { LeaseGuard } from '../transfer/lease-guard.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import type { AuditWitness, SimulatedNetwork } from './network.ts'
@@ -162,7 +162,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     memory: new Semaphore(memoryBytes),
     isSettling: (segment) => store.isSettling(segment),
     isShardContained: (provider, cid) => auditor.isContained(provider, cid),
-    verify: createVerifier({ ...signing, client, clock, secretKey: masterKey, drawSeed: drawSimulatedSeed })
+    verify: holdingProver({ ...signing, client, clock, secretKey: masterKey, drawSeed: drawSimulatedSeed })
   })
   const leases = { index, client, peers: directory, clock, log, guard, custody, confirmRefusals: refusals.confirm }
   const maintenance = new Maintenance({ clock, random: random.fork('maintenance'), log }, [

@@ -244,6 +244,7 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
     listSegmentsWith: read(index.listSegmentsWith),
     listSegmentsOf: read(index.listSegmentsOf),
     claimSegments: plain('claim segments', index.claimSegments),
+    endClaims: plain('end claims', index.endClaims),
     unclaimSegments: plain('give claims back', index.unclaimSegments),
     recordRefusals: (rows, now) =>
       write(`record ${rows.length} refusals`, async () => {

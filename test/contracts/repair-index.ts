@@ -50,6 +50,14 @@ export function repairIndexContract(name: string, open: () => Promise<MetadataIn
         expect(await claim('y', [a], 1)).toEqual([a])
       })
 
+      test('of the dead are given back by how their name begins', async () => {
+        const [a, b] = (await put([aSegment(), aSegment()])) as [number, number]
+        await claim('gateway:1', [a], 0)
+        await claim('gateway%:1', [b], 0)
+        await index.endClaims('gateway:')
+        expect(await claim('y', [a, b], 1)).toEqual([a])
+      })
+
       test('are of segments that exist, and go with them', async () => {
         const [a] = (await put([aSegment()], 'gone')) as [number]
         expect(await claim('x', [a, a + 1], 0)).toEqual([a])

@@ -92,19 +92,21 @@ function sqliteHeld(database: Database, providers: Providers, segments: Segments
   }
 }
 
-function sqliteClaims(database: Database): Pick<RepairIndex, 'claimSegments' | 'unclaimSegments'> {
+function sqliteClaims(database: Database): Pick<RepairIndex, 'claimSegments' | 'endClaims' | 'unclaimSegments'> {
   const exists = database.prepare('SELECT 1 FROM segments WHERE id = ?')
   const claim = database.prepare(
     `INSERT INTO repair_claims VALUES (?1, ?2, ?3)
      ON CONFLICT (segment_id) DO UPDATE SET claimant = ?2, until = ?3
        WHERE repair_claims.claimant = ?2 OR repair_claims.until <= ?4`
   )
+  const end = database.prepare('DELETE FROM repair_claims WHERE substr(claimant, 1, length(?1)) = ?1')
   const unclaim = database.prepare('DELETE FROM repair_claims WHERE segment_id = ? AND claimant = ?')
   return {
     claimSegments: (ids, { claimant, until, now }) =>
       database.write(() =>
         ids.filter((id) => exists.get(id) !== undefined && claim.run(id, claimant, until, now).changes > 0)
       ),
+    endClaims: (claimantPrefix) => database.write(() => void end.run(claimantPrefix)),
     unclaimSegments: (ids, claimant) =>
       database.write(() => {
         for (const id of ids) unclaim.run(id, claimant)
