@@ -29,13 +29,13 @@ export async function refuseRound(
   roots: readonly string[],
   { now }: { now: boolean }
 ): Promise<Round> {
-  const lose = async (): Promise<number> => {
+  const lose = async (): Promise<number | undefined> => {
     await forEachLimit(roots, 2, async (root) => {
       const args = ['refuse', root, '--data', victim.data, '--reason', 'not here', ...(now ? ['--now'] : [])]
       await runProgramWell(args, scene.signal)
     })
     await untilEmpty(scene, victim)
-    return 0
+    return now ? 0 : undefined
   }
   return await scene.round([victim], lose)
 }

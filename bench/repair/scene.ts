@@ -133,13 +133,14 @@ export class Scene {
    * Takes providers away by `lose`, starts others in their domains, and waits until every margin is full again. They are
    * ended afterwards where `lose` has not done that.
    *
-   * @param lose gives the bytes that were handed over, where they were
+   * @param lose gives the bytes that were handed over; undefined where nobody says: then every shard that the gateway did
+   * not write itself was, once at least
    * @param areServing they can be read from until they have gone
    * @param restored asked at the end: `PROVIDER CID` of shards that were put back in their old place meanwhile
    */
   async round(
     victims: readonly Provider[],
-    lose: () => Promise<number>,
+    lose: () => Promise<number | undefined>,
     { areServing = false, restored }: { areServing?: boolean; restored?: () => Promise<Set<string>> } = {}
   ): Promise<Round> {
     const before = await this.traffic()
@@ -150,20 +151,21 @@ export class Scene {
     const joining = Promise.all(victims.map(({ domain }) => this.network.addProvider(domain, victims)))
     joining.catch(() => {}) // awaited below
     const lostAt = systemClock.now()
-    const handedOverBytes = await lose()
+    const said = await lose()
     const { snapshot, endedAt } = await this.watch.untilFull(this.#init.healMsMax, this.signal)
     this.#full = snapshot
     await joining
     await this.network.retire(victims.filter((victim) => this.network.providers.includes(victim)))
     await this.network.untilOnline()
-    const after = await this.traffic()
+    const traffic = combine(await this.traffic(), before, -1)
+    const cost = costOf(changesOf(start, snapshot, await restored?.()), this.#sizes)
     const round: Round = {
       victims: victims.map(({ name }) => name),
       seconds: (endedAt - lostAt) / secondMs,
       leastMargin: this.watch.leastMargin,
-      cost: costOf(changesOf(start, snapshot, await restored?.()), this.#sizes),
-      traffic: combine(after, before, -1),
-      handedOverBytes
+      cost,
+      traffic,
+      handedOverBytes: said ?? Math.max(0, cost.movedBytes - traffic.writtenBytes)
     }
     this.progress(describe(round))
     if (round.leastMargin < 0) throw new WrongAnswerError(`a segment was ${-round.leastMargin} shards below k`)
