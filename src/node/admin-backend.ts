@@ -9,7 +9,14 @@ import type { ProviderDirectory } from '../discovery/directory.ts'
 import { type Code, formatCode } from '../erasure/erasure-coder.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
 import type { ObjectStore } from '../object/object-store.ts'
-import { codeFor, independentDomains, quorumOf, type StorageClass, storageClasses } from '../placement/place.ts'
+import {
+  codeFor,
+  independentDomains,
+  placeableShards,
+  quorumOf,
+  type StorageClass,
+  storageClasses
+} from '../placement/place.ts'
 import type { ReportTaker } from '../repair/accept-report.ts'
 import type { Auditor } from '../repair/auditor.ts'
 import type { ByAnybody } from '../repair/by-anybody.ts'
@@ -72,11 +79,20 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
     } catch (error) {
       reasons.push(`the index cannot be read: ${messageOf(error)}`)
     }
-    const online = domains()
-    const needed = init.fixedCode === undefined ? limits.parityMin + 1 : quorumOf(init.fixedCode)
     if (!search.isKnown) reasons.push('still looking for providers')
-    if (online < needed)
-      reasons.push(`${online} independent providers with room are online, and a durable write needs ${needed}`)
+    if (init.fixedCode === undefined) {
+      const online = domains()
+      const needed = limits.parityMin + 1
+      if (online < needed)
+        reasons.push(`${online} independent providers with room are online, and a durable write needs ${needed}`)
+    } else {
+      const needed = quorumOf(init.fixedCode)
+      const placeable = placeableShards(init.fixedCode, directory.candidates())
+      if (placeable < needed)
+        reasons.push(
+          `the providers online would take ${placeable} shards of a segment, and a durable write needs ${needed}`
+        )
+    }
     return reasons
   }
 
@@ -85,7 +101,7 @@ export function createAdminBackend(components: AdminBackendComponents, init: Adm
     const { fixedCode } = init
     const codeOf = (storageClass: StorageClass): Code | undefined => {
       if (fixedCode === undefined) return codeFor(online, storageClass)
-      if (online < quorumOf(fixedCode)) return undefined
+      if (placeableShards(fixedCode, directory.candidates()) < quorumOf(fixedCode)) return undefined
       return storageClass === 'STANDARD' ? fixedCode : codeFor(fixedCode.k + fixedCode.m, storageClass)
     }
     const names = Object.keys(storageClasses) as StorageClass[]

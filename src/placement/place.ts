@@ -97,6 +97,19 @@ export function place(request: PlacementRequest, candidates: readonly Candidate[
   return { assigned, unplaced }
 }
 
+/** How many shards of one segment these could take together: a domain as many as it may, a provider one. */
+export function placeableShards(code: CodeShape, candidates: ReadonlyArray<Pick<Candidate, 'domains'>>): number {
+  const perDomainMax = domainShardsMax(code)
+  const perDomain = new Map<string, number>()
+  let shards = 0
+  for (const { domains } of candidates) {
+    if (!domains.every((domain) => (perDomain.get(domain) ?? 0) < perDomainMax)) continue
+    for (const domain of domains) perDomain.set(domain, (perDomain.get(domain) ?? 0) + 1)
+    shards++
+  }
+  return Math.min(shards, code.k + code.m)
+}
+
 interface Weighted {
   candidate: Candidate
   weight: number

@@ -7,6 +7,7 @@ import {
   domainShardsMax,
   independentDomains,
   place,
+  placeableShards,
   quorumOf,
   roomMedians
 } from '../../src/placement/place.ts'
@@ -229,6 +230,33 @@ describe('placement', () => {
         }
       )
     )
+  })
+})
+
+describe('what can be placed', () => {
+  it('is as much as placement places, where each provider fails with one domain', () => {
+    fc.assert(
+      fc.property(world, ({ k, m, domainOf, numbers }) => {
+        let at = 0
+        const random = randomOf(() => numbers[at++ % numbers.length]!)
+        const candidates = candidatesOf(
+          domainOf,
+          Array.from({ length: 40 }, () => 1000)
+        )
+        const wanted = Array.from({ length: k + m }, (_, i) => i)
+        const { assigned } = place({ code: { k, m }, shardBytes: 1, wanted, held: [] }, candidates, random)
+        expect(placeableShards({ k, m }, candidates)).toBe(assigned.size)
+      })
+    )
+  })
+
+  it('counts two of a domain at 4+4: ten providers at five places take a whole segment', () => {
+    const candidates = candidatesOf(
+      [0, 0, 1, 1, 2, 2, 3, 3, 4, 4],
+      Array.from({ length: 10 }, () => 1)
+    )
+    expect(placeableShards({ k: 4, m: 4 }, candidates)).toBe(8)
+    expect(placeableShards({ k: 4, m: 4 }, candidates.slice(0, 6))).toBe(6)
   })
 })
 
