@@ -128,7 +128,7 @@ const objectsOf = (scale: Scale, seed: number): ObjectSetInit =>
   scale === 'full' ? { seed, count: 500, totalBytes: 2048 * MiB } : { seed, count: 8, totalBytes: 8 * MiB }
 
 /** Short, or a bench would wait for hours: what is measured is the repair, and the time says what it includes. */
-const offlineGrace = { full: '2s', smoke: '250ms' }
+const offlineGrace = { full: '500ms', smoke: '250ms' }
 
 function networkOf(context: BenchContext, name: string): RepairNetworkInit {
   const providers = context.providers ?? providersDefault
