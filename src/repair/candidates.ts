@@ -62,6 +62,16 @@ export interface Found {
   isWhole: boolean
 }
 
+type IsLater = (candidate: Candidate) => boolean
+
+/** How far a provider has been looked through, and until when that is enough. */
+interface Scan {
+  after?: HeldCursor | undefined
+  restUntil: number
+  /** Something has changed since it began: it is to begin again when it has ended. */
+  isStale: boolean
+}
+
 /** Kept of what a round finds; the rest is found by the next. */
 const candidatesMax = 1000
 const pageSegments = 100
@@ -79,10 +89,11 @@ const patienceSpan = 24
 export class Candidates {
   readonly #components: CandidateComponents
   readonly #isEager: boolean
-  /** How far each provider has been looked through, and until when that is enough. */
-  readonly #scans = new Map<string, { after?: HeldCursor | undefined; restUntil: number }>()
+  readonly #scans = new Map<string, Scan>()
   readonly #drainingSince = new Map<string, number>()
   #scanned = ''
+  /** Whose turn is over for want of time: the next round begins with those behind it. */
+  #scannedLast = ''
   #sweptTo = 0
   #sweepAt = 0
   /** What was found last would take so long. */
@@ -94,14 +105,20 @@ export class Candidates {
     this.#isEager = isEager
   }
 
-  /** Something has changed: what was looked through may look different. */
+  /**
+   * Something has changed: what was looked through may look different. What is under way is ended first, or where providers
+   * come and go all the time nobody's last segments would ever be looked at.
+   */
   changed(): void {
-    this.#scans.clear()
+    for (const scan of this.#scans.values()) {
+      if (scan.after === undefined) scan.restUntil = 0
+      else scan.isStale = true
+    }
   }
 
   /** What a round would do, without taking note of anything. */
-  async preview(signal?: AbortSignal, isEager = this.#isEager): Promise<Found> {
-    return await this.fresh(isEager).find(signal)
+  async preview(signal?: AbortSignal, init: { isEager?: boolean; isLater?: IsLater } = {}): Promise<Found> {
+    return await this.fresh(init.isEager ?? this.#isEager).find(signal, init.isLater)
   }
 
   /** With the same knowledge, and nothing looked through yet. */
@@ -112,9 +129,10 @@ export class Candidates {
     return other
   }
 
-  async find(signal?: AbortSignal): Promise<Found> {
+  /** @param isLater what nothing can be done about now: it leaves its place to what can be helped, however urgent it is */
+  async find(signal?: AbortSignal, isLater: IsLater = () => false): Promise<Found> {
     this.#noteDraining()
-    const queue = new Queue()
+    const queue = new Queue(isLater)
     const look = (segment: StoredSegment): void => {
       const candidate = this.assess(segment)
       const { rebuild, move } = candidate.treatment
@@ -224,23 +242,31 @@ export class Candidates {
     // What the gateway holds itself is there for want of others: somebody may take it by now.
     const providers = [...new Set([...presence.gone(), ...overdue, ...(isSelfHosting ? [peerId] : [])])].sort()
     // One more that is gone takes margin from segments of the others.
-    if (providers.join() !== this.#scanned) this.#scans.clear()
+    if (providers.join() !== this.#scanned) this.changed()
     this.#scanned = providers.join()
+    for (const known of [...this.#scans.keys()]) if (!providers.includes(known)) this.#scans.delete(known)
+    const behind = providers.filter((provider) => provider > this.#scannedLast)
     let left = heldMax
     let isAll = true
-    for (const provider of providers) {
-      const scan = this.#scans.get(provider) ?? { restUntil: 0 }
+    for (const provider of [...behind, ...providers.slice(0, providers.length - behind.length)]) {
+      const scan: Scan = this.#scans.get(provider) ?? { restUntil: 0, isStale: false }
       if (scan.restUntil > clock.now() || scan.after !== undefined) isAll = false
       if (scan.restUntil > clock.now()) continue
       for (let more = true; more; ) {
-        if (left <= 0) return 'more'
+        if (left <= 0) {
+          this.#scannedLast = provider
+          return 'more'
+        }
         signal?.throwIfAborted()
         const page = await index.listHeldSegments(provider, { after: scan.after, limit: pageSegments })
         left -= Math.max(1, page.segments.length)
         for (const segment of page.segments) look(segment)
         scan.after = page.next
         more = page.next !== undefined
-        scan.restUntil = more ? 0 : clock.now() + this.#rescanMs()
+        if (!more) {
+          scan.restUntil = scan.isStale ? 0 : clock.now() + this.#rescanMs()
+          scan.isStale = false
+        }
         this.#scans.set(provider, scan)
       }
     }
@@ -261,15 +287,22 @@ export class Candidates {
   }
 }
 
-/** The most urgent ones, each once. */
+/** The most urgent ones, each once; those that are for later behind all others. */
 class Queue {
   #kept: Candidate[] = []
   readonly #ids = new Set<number>()
+  readonly #later = new Set<number>()
+  readonly #isLater: IsLater
   #isTruncated = false
+
+  constructor(isLater: IsLater) {
+    this.#isLater = isLater
+  }
 
   add(candidate: Candidate): void {
     if (this.#ids.has(candidate.segment)) return
     this.#ids.add(candidate.segment)
+    if (this.#isLater(candidate)) this.#later.add(candidate.segment)
     this.#kept.push(candidate)
     if (this.#kept.length >= 2 * candidatesMax) this.#cut()
   }
@@ -280,9 +313,13 @@ class Queue {
   }
 
   #cut(): void {
-    this.#kept.sort((a, b) => a.secondsToLoss - b.secondsToLoss || a.segment - b.segment)
+    const later = ({ segment }: Candidate): number => Number(this.#later.has(segment))
+    this.#kept.sort((a, b) => later(a) - later(b) || a.secondsToLoss - b.secondsToLoss || a.segment - b.segment)
     if (this.#kept.length <= candidatesMax) return
-    for (const { segment } of this.#kept.splice(candidatesMax)) this.#ids.delete(segment)
+    for (const { segment } of this.#kept.splice(candidatesMax)) {
+      this.#ids.delete(segment)
+      this.#later.delete(segment)
+    }
     this.#isTruncated = true
   }
 }

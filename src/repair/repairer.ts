@@ -95,8 +95,12 @@ const defaultWidth = 3
 const claimMs = 2 * minuteMs
 const restMsMin = 5 * secondMs
 const restMsMax = 5 * minuteMs
-/** Segments remembered to be resting, or waiting. */
-const remembered = 10_000
+/** Segments remembered to be waiting. */
+const waitingMax = 10_000
+/** Segments remembered to be resting: if more could not be helped they would be tried again and again, before all others. */
+const restingMax = 100_000
+/** After that much time what was found is looked at anew: something more urgent may have come. */
+const freshMs = minuteMs
 
 interface Rest {
   until: number
@@ -171,11 +175,11 @@ export class Repairer {
     let total = 0
     for (let more = true; more; ) {
       signal?.throwIfAborted()
-      const found = await this.#candidates.find(signal)
+      const found = await this.#candidates.find(signal, this.#isLater)
       this.#note(found)
-      const placed = await this.#work(found.candidates, signal)
+      const { placed, isCut } = await this.#work(found.candidates, signal)
       total += placed
-      more = found.isTruncated && placed > 0
+      more = (found.isTruncated || isCut) && placed > 0
     }
     return total
   }
@@ -192,8 +196,8 @@ export class Repairer {
     for (let placed = -1; placed !== 0; total += placed) {
       signal?.throwIfAborted()
       const eager = this.#candidates.fresh(true)
-      const { candidates } = await eager.find(signal)
-      placed = await this.#work(candidates, signal, eager)
+      const { candidates } = await eager.find(signal, this.#isLater)
+      placed = (await this.#work(candidates, signal, eager)).placed
     }
     return total
   }
@@ -204,7 +208,10 @@ export class Repairer {
    * @param isEager what `repairNow` would do
    */
   async plan(limit: number, signal?: AbortSignal, isEager = false): Promise<RepairPlan> {
-    const { candidates, isTruncated } = await this.#candidates.preview(signal, isEager)
+    const { candidates, isTruncated } = await this.#candidates.preview(signal, {
+      isEager,
+      isLater: this.#isLater
+    })
     const planned = { segments: candidates.length, shards: 0, bytesToRead: 0, bytesToWrite: 0 }
     for (const candidate of candidates) {
       const { reads, writes } = costOf(candidate)
@@ -252,7 +259,7 @@ export class Repairer {
     // What was not looked at may wait as well.
     if (isWhole && !isTruncated) forgetBut(ids, this.#waitingSince, this.#resting)
     for (const id of ids) {
-      if (this.#waitingSince.size >= remembered) break
+      if (this.#waitingSince.size >= waitingMax) break
       if (!this.#waitingSince.has(id)) this.#waitingSince.set(id, now)
     }
     const bytes = waiting.reduce((sum, candidate) => sum + bytesOf(candidate), 0)
@@ -263,17 +270,24 @@ export class Repairer {
 
   #sumUp(): void {
     this.progress.stuck = this.#resting.size
-    this.progress.waitingSince = [...this.#waitingSince.values()].reduce<number | null>(
-      (least, since) => (least === null ? since : Math.min(least, since)),
-      null
-    )
+    this.progress.waitingSince = this.#waitingSince.values().next().value ?? null // noted in the order of time
   }
 
-  async #work(candidates: readonly Candidate[], signal?: AbortSignal, by = this.#candidates): Promise<number> {
+  /** @returns shards placed, and whether some were left for the next look */
+  async #work(
+    candidates: readonly Candidate[],
+    signal?: AbortSignal,
+    by = this.#candidates
+  ): Promise<{ placed: number; isCut: boolean }> {
+    const { clock } = this.#components
+    const until = clock.now() + freshMs
     let placed = 0
-    const due = candidates.filter(({ segment, isSettling }) => !isSettling && !this.#isResting(segment))
+    let isCut = false
+    const due = candidates.filter((candidate) => !this.#isLater(candidate))
     await forEachLimit(due, this.#width, async (candidate) => {
       signal?.throwIfAborted()
+      isCut ||= clock.now() > until
+      if (isCut) return
       if (this.#busy.has(candidate.segment)) return
       this.#busy.add(candidate.segment)
       try {
@@ -289,7 +303,7 @@ export class Repairer {
         this.#sumUp()
       }
     })
-    return placed
+    return { placed, isCut }
   }
 
   /** @returns shards placed */
@@ -348,14 +362,14 @@ export class Repairer {
     this.#components.onRepair?.({ segment, ...outcome })
   }
 
-  #isResting(segment: number): boolean {
-    return (this.#resting.get(segment)?.until ?? 0) > this.#components.clock.now()
-  }
+  /** Nothing is to be done about it now: its upload is under way, or it could not be helped lately. */
+  readonly #isLater = ({ segment, isSettling }: Candidate): boolean =>
+    isSettling || (this.#resting.get(segment)?.until ?? 0) > this.#components.clock.now()
 
   /** Left alone for a while, longer each time. */
   #rest(segment: number, why: string): void {
     const before = this.#resting.get(segment)
-    if (before === undefined && this.#resting.size >= remembered) return // tried again each round
+    if (before === undefined && this.#resting.size >= restingMax) return // tried again each round
     const pauseMs = Math.min(restMsMax, before === undefined ? restMsMin : 2 * before.pauseMs)
     this.#resting.set(segment, { until: this.#components.clock.now() + pauseMs, pauseMs, why })
   }

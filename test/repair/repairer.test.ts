@@ -3,6 +3,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Clock } from '../../src/base/clock.ts'
 import { dayMs, hourMs, MiB, minuteMs, secondMs } from '../../src/base/limits.ts'
 import { silentLog } from '../../src/base/log.ts'
+import { cidOfShard } from '../../src/content/cid.ts'
 import type { StoredSegment } from '../../src/metadata/records.ts'
 import { releaseLeases, renewLeases } from '../../src/repair/leases.ts'
 import { Presence } from '../../src/repair/presence.ts'
@@ -367,6 +368,31 @@ describe('lost shards', () => {
     net.repairer.changed()
     expect(await net.repairer.round()).toBeGreaterThan(0)
     expect(net.repairer.progress).toMatchObject({ stuck: 0 })
+  })
+})
+
+describe('what cannot be helped', () => {
+  it('does not stand in the way of what can be, however much of it there is', async () => {
+    await lose(1)
+    const [like] = (await segmentsOf()) as [StoredSegment]
+    const shards = like.shards.map(({ provider }, at) => ({
+      ...{ cid: cidOfShard(bytesOf(at + 1)), provider, state: 'missing' as const, leaseUntil: 0 }
+    }))
+    const hopeless = Array.from({ length: 1500 }, (_, at): StoredSegment => ({ ...like, id: 1_000_000 + at, shards }))
+    const isReal = (id: number): boolean => id < 1_000_000
+    const index: RepairerComponents['index'] = {
+      ...net.index,
+      listIncomplete: async ({ afterId, limit }) => {
+        const real = await net.index.listIncomplete({ afterId, limit })
+        return [...real, ...hopeless.filter(({ id }) => id > afterId)].slice(0, limit)
+      },
+      getSegment: async (id) => (isReal(id) ? await net.index.getSegment(id) : hopeless[id - 1_000_000]),
+      claimSegments: async (ids, claim) => (isReal(ids[0]!) ? await net.index.claimSegments(ids, claim) : [...ids])
+    }
+    const repairer = repairerOn({ index })
+    for (let i = 0; i < 3; i++) await repairer.round()
+    expect(await isWhole()).toBe(true)
+    expect(repairer.progress.stuck).toBe(1500)
   })
 })
 
