@@ -107,6 +107,7 @@ export async function createRepair(components: RepairPartsComponents, init: Repa
   const repairer = new Repairer(
     {
       ...{ index, client, codec, guard, clock, random, log, memory, isSettling, presence, peerId },
+      pause: signing.pause,
       peers: selfHost?.knownTo(takers) ?? takers,
       custody: refusals.observer,
       onRefused: refusals.onRefused,

@@ -38,6 +38,8 @@ export interface CandidateComponents {
   isSelfHosting?: boolean | undefined
   /** Providers that are leaving. */
   draining?: (() => Iterable<string>) | undefined
+  /** Lets others have the event loop, between pages. */
+  pause: () => Promise<void>
 }
 
 export interface Candidate {
@@ -224,20 +226,22 @@ export class Candidates {
   }
 
   async #incomplete(look: (segment: StoredSegment) => void, signal?: AbortSignal): Promise<void> {
+    const { index, pause } = this.#components
     for (let afterId = 0, more = true; more; ) {
       signal?.throwIfAborted()
-      const segments = await this.#components.index.listIncomplete({ afterId, limit: pageSegments })
+      const segments = await index.listIncomplete({ afterId, limit: pageSegments })
       more = segments.length === pageSegments
       for (const segment of segments) {
         afterId = segment.id
         look(segment)
       }
+      await pause()
     }
   }
 
   /** @returns whether it looked at all segments of all such providers, or some need no look now, or there are more */
   async #held(look: (segment: StoredSegment) => void, signal?: AbortSignal): Promise<'all' | 'some' | 'more'> {
-    const { presence, clock, index, peerId, isSelfHosting } = this.#components
+    const { presence, clock, index, peerId, isSelfHosting, pause } = this.#components
     const overdue = [...this.#drainingSince.keys()].filter((provider) => this.#isOverdue(provider))
     // What the gateway holds itself is there for want of others: somebody may take it by now.
     const providers = [...new Set([...presence.gone(), ...overdue, ...(isSelfHosting ? [peerId] : [])])].sort()
@@ -250,6 +254,7 @@ export class Candidates {
     let isAll = true
     for (const provider of [...behind, ...providers.slice(0, providers.length - behind.length)]) {
       const scan: Scan = this.#scans.get(provider) ?? { restUntil: 0, isStale: false }
+      this.#scans.set(provider, scan)
       if (scan.restUntil > clock.now() || scan.after !== undefined) isAll = false
       if (scan.restUntil > clock.now()) continue
       for (let more = true; more; ) {
@@ -267,7 +272,7 @@ export class Candidates {
           scan.restUntil = scan.isStale ? 0 : clock.now() + this.#rescanMs()
           scan.isStale = false
         }
-        this.#scans.set(provider, scan)
+        await pause()
       }
     }
     return isAll ? 'all' : 'some'

@@ -161,6 +161,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     onRefused: refusals.onRefused,
     memory: new Semaphore(memoryBytes),
     isSettling: (segment) => store.isSettling(segment),
+    pause: signing.pause,
     isShardContained: (provider, cid) => auditor.isContained(provider, cid),
     verify: holdingProver({ ...signing, client, clock, secretKey: masterKey, drawSeed: drawSimulatedSeed })
   })

@@ -36,6 +36,7 @@ async function world(perProvider: Record<string, number>) {
       { cid, state: 'unknown', leaseUntil: 0 }
     ]
   })
+  let pauses = 0
   const candidates = new Candidates({
     index: {
       listIncomplete: async () => [],
@@ -50,10 +51,10 @@ async function world(perProvider: Record<string, number>) {
         return isLast ? { segments } : { segments, next: { leaseUntil: 0, segmentId: 0, index: from + count } }
       }
     },
-    ...{ presence, clock, peerId: 'self', isSettling: () => false },
+    ...{ presence, clock, peerId: 'self', isSettling: () => false, pause: async () => void pauses++ },
     peers: { state: () => 'offline', domainsOf: (provider) => [provider] }
   })
-  return { candidates, looked }
+  return { candidates, looked, pauses: () => pauses }
 }
 
 test('all segments of whoever is gone are looked at, though others come and go all the time', async () => {
@@ -79,4 +80,10 @@ test('what has changed meanwhile is looked at once more', async () => {
   looked.get('a')!.clear()
   for (let round = 0; round < 2; round++) await candidates.find()
   expect(looked.get('a')!.size).toBe(3000)
+})
+
+test('clients are served between its pages', async () => {
+  const { candidates, pauses } = await world({ a: 2000 })
+  await candidates.find()
+  expect(pauses()).toBeGreaterThanOrEqual(20)
 })

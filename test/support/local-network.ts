@@ -172,7 +172,8 @@ export async function startLocalNetwork(
     peerId: owner,
     presence,
     memory: new Semaphore(64 * MiB),
-    isSettling: (segment) => store.isSettling(segment)
+    isSettling: (segment) => store.isSettling(segment),
+    pause: async () => {}
   }
   const repairer = new Repairer(repair)
   return { providers, index, store, repairer, presence, repair, reads, client, guard, refusals, observed }
