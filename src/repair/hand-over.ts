@@ -67,6 +67,14 @@ export interface HandOverComponents {
 
 /** For a batch on a slow line; a provider that dies in the middle holds up its segments' repair for as long. */
 const claimMs = 2 * minuteMs
+/**
+ * A segment is kept for hand-overs no longer than this without one that succeeds, and then not for a while: a provider that
+ * asks again and again, and brings nothing, would keep repair from it for ever.
+ */
+const keptMsMax = 10 * minuteMs
+const keptRestMs = 10 * minuteMs
+/** With more none is kept; small, since it is remembered for every segment that is on its way. */
+const keptMax = 65_536
 /** When to ask again: after somebody else's work on the segment; when a provider may have come, or have room. */
 const busyMs = 5 * secondMs
 const nobodyMs = 30 * secondMs
@@ -102,6 +110,8 @@ export class HandOver {
   readonly #turns = new Semaphore(answersAtOnce, answersWaiting)
   /** By `segment index`; oldest first. So that nothing is sent twice that was asked for twice. */
   readonly #open = new Map<string, Open>()
+  /** Since when segments have been kept for hand-overs; oldest first. */
+  readonly #kept = new Map<number, number>()
 
   constructor(components: HandOverComponents) {
     this.#components = components
@@ -132,6 +142,7 @@ export class HandOver {
     const parts = await this.#partsOf(from, cids)
     const needless = cids.filter((cid) => !parts.has(cid.toString()))
     const released = await this.#release(from, needless, signal)
+    const keptBefore = new Set(this.#kept.keys())
     const claimed = await this.#claim(from, [...parts.values()].flat())
     const chooser = new Chooser(this.#components, { from, avoid: request.avoid, refusers: await this.#refusers(cids) })
     const answers = new Map<string, HandOverPlace>()
@@ -143,10 +154,9 @@ export class HandOver {
       else if (free.length === 0) answers.set(key, { keep: true, why: 'busy', retryAfterMs: busyMs })
       else answers.set(key, await this.#placeFor(from, cid, free, chooser, used))
     }
-    await index.unclaimSegments(
-      [...claimed].filter((id) => !used.has(id)),
-      claimantOf(from)
-    )
+    const unused = [...claimed].filter((id) => !used.has(id))
+    for (const id of unused) if (!keptBefore.has(id)) this.#kept.delete(id)
+    await index.unclaimSegments(unused, claimantOf(from))
     return { v: 1, places: request.cids.map((cid) => answers.get(cid.toString())!) }
   }
 
@@ -212,9 +222,11 @@ export class HandOver {
     const { guard, index, clock, log } = this.#components
     // From here to the commit nothing that `to` has is released: a release that waits may be of this very block.
     const holds = await Promise.all(cids.map((cid) => guard.hold(to, cid)))
-    const parts = await this.#partsOf(from, cids)
-    const claimed = await this.#claim(from, [...parts.values()].flat())
+    let claimed = new Set<number>()
     try {
+      claimed = await this.#claim(from, [...(await this.#partsOf(from, cids)).values()].flat())
+      // As they are now that nobody else works on them.
+      const parts = await this.#partsOf(from, cids)
       const accepted = new Set<string>()
       const wanted: CID[] = []
       const suited = await this.#suited(from, to, cids, parts, claimed)
@@ -237,7 +249,11 @@ export class HandOver {
           ...{ provider: to, leaseUntil: at + limits.committedLeaseMs, at }
         }))
       )
+      // Its lease was extended for the proof: what is not counted on is to be rubbish there.
+      const unproved = wanted.filter((cid) => !proven.has(cid.toString()))
+      await index.queueReleases(unproved.map((cid) => ({ provider: to, cid })))
       this.#forget(moves.map(({ part }) => part))
+      for (const { part } of moves) this.#kept.delete(part.segment.id)
       for (const { cid } of moves) accepted.add(cid.toString())
       if (moves.length > 0) log.info('shards were handed over', { from, to, shards: moves.length })
       return accepted
@@ -393,10 +409,22 @@ export class HandOver {
   async #claim(from: string, parts: readonly Part[]): Promise<Set<number>> {
     const { index, clock, isSettling } = this.#components
     const ids = new Set(parts.filter(({ segment }) => !isSettling(segment)).map(({ segment }) => segment.id))
-    if (ids.size === 0) return new Set()
     const now = clock.now()
+    for (const [id, since] of this.#kept) {
+      if (now - since < keptMsMax + keptRestMs) break
+      this.#kept.delete(id)
+    }
+    const free = [...ids].filter((id) => this.#mayKeep(id, now))
+    if (free.length === 0) return new Set()
     const claim = { claimant: claimantOf(from), until: now + claimMs, now }
-    return new Set(await index.claimSegments([...ids], claim))
+    const claimed = await index.claimSegments(free, claim)
+    for (const id of claimed) if (!this.#kept.has(id)) this.#kept.set(id, now)
+    return new Set(claimed)
+  }
+
+  #mayKeep(id: number, now: number): boolean {
+    const since = this.#kept.get(id)
+    return since === undefined ? this.#kept.size < keptMax : now - since < keptMsMax
   }
 
   async #refusers(cids: readonly CID[]): Promise<Set<string>> {

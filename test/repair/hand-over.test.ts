@@ -1,5 +1,6 @@
 /** The gateway's side of a hand-over: what it answers, and what it takes to be believed. */
 import { afterEach, describe, expect, test } from 'vitest'
+import { HoldfastError } from '../../src/base/errors.ts'
 import { minuteMs } from '../../src/base/limits.ts'
 import { type CID, cidOfShard } from '../../src/content/cid.ts'
 import { signTicket } from '../../src/market/ticket.ts'
@@ -240,6 +241,37 @@ describe('done', () => {
     expect(await claim()).toEqual([])
     elapsed = 3 * minuteMs
     expect(await claim()).toEqual([id])
+  })
+
+  test('a provider that asks again and again, and brings nothing, does not keep repair away for ever', async () => {
+    const { world, gateway, leaver, cid, stored } = await scene()
+    const { id } = stored[0]!
+    const told: number[] = []
+    for (let minute = 0; minute < 60; minute++) {
+      await where(world, leaver, [cid])
+      world.advance(minuteMs)
+      const now = world.clock.now()
+      const claim = { claimant: 'repair', until: now + 1, now }
+      if ((await gateway.index.claimSegments([id], claim)).length > 0) told.push(minute)
+      await gateway.index.unclaimSegments([id], 'repair')
+    }
+    expect(told.length).toBeGreaterThan(10)
+    // An honest one is let in again.
+    world.advance(30 * minuteMs)
+    expect(given((await where(world, leaver, [cid]))[0]).to.peerId).toBeDefined()
+  })
+
+  test('what a holder was not able to prove is let go there', async () => {
+    const { world, gateway, leaver, cid } = await scene()
+    const place = given((await where(world, leaver, [cid]))[0])
+    const holder = world.providers.find(({ peerId }) => peerId === place.to.peerId)!
+    const placed = await bring(world, leaver, cid, place)
+    const { prove } = gateway.client
+    gateway.client.prove = () => Promise.reject(new HoldfastError('TIMEOUT', 'too busy'))
+    expect(await done(world, leaver, [placed])).toEqual([false])
+    gateway.client.prove = prove
+    await gateway.release()
+    expect([await has(holder, cid), await has(leaver, cid)]).toEqual([false, true])
   })
 
   test('while somebody else works on the segment nothing moves, and nothing is lost', async () => {
