@@ -129,6 +129,10 @@ export function outcomeOf(error: unknown): RequestOutcome {
   }
 }
 
+/** Nothing is known of it but its name: no offer, now or in an earlier run. */
+const isStrange = ({ offer, target, probing }: Entry): boolean =>
+  offer === undefined && target.dataUrls.length === 0 && !probing
+
 const noOutcomes = (): Record<RequestOutcome, number> => ({
   ok: 0,
   offline: 0,
@@ -229,11 +233,14 @@ export class ProviderDirectory {
 
   /**
    * Asks peers that somebody else named for their offers, so that they are known like those that a search finds. Only a
-   * signed offer counts; who gives none is forgotten in time like any other.
+   * signed offer counts; who gives none is forgotten.
    */
   async introduce(peers: readonly PeerAddress[], signal?: AbortSignal): Promise<void> {
     const strangers = peers.filter((peer) => !this.#entries.has(peer.peerId) && this.#meet(peer))
-    await forEachLimit(strangers, offersAtOnce, ({ peerId }) => this.#probe(peerId, signal))
+    await forEachLimit(strangers, offersAtOnce, async ({ peerId }) => {
+      await this.#probe(peerId, signal)
+      this.#forgetStranger(peerId)
+    })
   }
 
   has(peerId: string): boolean {
@@ -246,6 +253,8 @@ export class ProviderDirectory {
    */
   async meet(peer: PeerAddress, signal?: AbortSignal): Promise<void> {
     if (this.#entries.get(peer.peerId)?.state === 'online') return
+    const isStranger = !this.has(peer.peerId)
+    if (isStranger && this.#comers >= comersAtOnce) return
     this.#meet(peer)
     const entry = this.#entries.get(peer.peerId)
     if (entry === undefined) return // there are too many already
@@ -256,19 +265,32 @@ export class ProviderDirectory {
       await this.#probe(peer.peerId, signal)
     } finally {
       this.#comers--
+      if (isStranger) this.#forgetStranger(peer.peerId)
     }
+  }
+
+  /** Anybody can connect, under a new name each time: whoever has given no offer leaves nothing here to be asked again. */
+  #forgetStranger(peerId: string): void {
+    const entry = this.#entries.get(peerId)
+    if (entry !== undefined && isStrange(entry)) this.#entries.delete(peerId)
   }
 
   /** @returns whether it should be asked now */
   #meet(peer: PeerAddress): boolean {
     const entry = this.#entries.get(peer.peerId)
     if (entry === undefined) {
-      if (this.#entries.size >= this.#init.providersMax) return false
+      if (this.#entries.size >= this.#init.providersMax && !this.#makeRoom()) return false
       this.#add({ peerId: peer.peerId, dataUrls: [], addresses: peer.addresses })
       return true
     }
     if (peer.addresses.length > 0) entry.target = { ...entry.target, addresses: peer.addresses }
     return entry.state === 'unknown' || (entry.state !== 'online' && entry.retryAt <= this.#components.clock.now())
+  }
+
+  /** Forgets one of those that were named, and never gave an offer. */
+  #makeRoom(): boolean {
+    for (const [peerId, entry] of this.#entries) if (isStrange(entry)) return this.#entries.delete(peerId)
+    return false
   }
 
   #add(target: ProviderTarget, domains: string[] = []): void {

@@ -3,7 +3,13 @@ import { HoldfastError } from '../../src/base/errors.ts'
 import { dayMs, hourMs, minuteMs, secondMs } from '../../src/base/limits.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { systemRandom } from '../../src/base/system.ts'
-import { domainLabels, ProviderDirectory, type ProviderTarget, type Trust } from '../../src/discovery/directory.ts'
+import {
+  type DirectoryComponents,
+  domainLabels,
+  ProviderDirectory,
+  type ProviderTarget,
+  type Trust
+} from '../../src/discovery/directory.ts'
 import type { Offer } from '../../src/market/offer.ts'
 import { withLastResort } from '../../src/repair/last-resort.ts'
 
@@ -16,10 +22,10 @@ interface FakeProvider {
 }
 
 /** A directory over providers that a test can move, kill and change, and a clock that it sets. */
-function world(providers: Record<string, FakeProvider>, trust?: Record<string, Trust>) {
+function world(providers: Record<string, FakeProvider>, trust?: Record<string, Trust>, providersMax = 1000) {
   const time = { now: 1_000_000 }
   const asked: string[] = []
-  const directory = new ProviderDirectory({
+  const components: DirectoryComponents = {
     discovery: {
       announceProvider: () => {},
       announceRoot: () => {},
@@ -58,7 +64,8 @@ function world(providers: Record<string, FakeProvider>, trust?: Record<string, T
     random: systemRandom,
     log: silentLog,
     ...(trust === undefined ? {} : { trustOf: (peerId: string) => trust[peerId]! })
-  })
+  }
+  const directory = new ProviderDirectory(components, { providersMax })
   const ids = (): string[] =>
     directory
       .candidates()
@@ -108,11 +115,21 @@ describe('the provider directory', () => {
       { peerId: 'named', addresses: ['/b'] },
       { peerId: 'dead', addresses: ['/a'] }
     ])
-    expect([directory.state('named'), directory.state('dead'), ids()]).toEqual(['online', 'offline', ['named']])
-    expect(['named', 'dead', 'unheard-of'].map((peerId) => directory.absentMs(peerId))).toEqual([0, Infinity, 0])
+    expect([directory.state('named'), directory.has('dead'), ids()]).toEqual(['online', false, ['named']])
+    expect(['named', 'dead', 'unheard-of'].map((peerId) => directory.absentMs(peerId))).toEqual([0, 0, 0])
     asked.length = 0
     await directory.introduce([{ peerId: 'named', addresses: ['/elsewhere'] }])
     expect([asked, directory.target('named')?.addresses]).toEqual([[], ['/b']])
+  })
+
+  it('keeps nothing of strangers who come, and answer with no offer; those who were named make room', async () => {
+    const dead = Array.from({ length: 5 }, (_, at) => [`dead ${at}`, alive({ isAlive: false })])
+    const { directory, asked, ids } = world(Object.fromEntries([...dead, ['a', alive()]]), undefined, 4)
+    for (let at = 0; at < 10; at++) await directory.meet({ peerId: `stranger ${at}`, addresses: ['/a'] })
+    expect([directory.list(), asked.length]).toEqual([[], 10])
+    asked.length = 0
+    for (let round = 0; round < 2; round++) await directory.refresh()
+    expect([ids(), asked.filter((peerId) => peerId.startsWith('stranger'))]).toEqual([['a'], []])
   })
 
   it('offers for new shards those that answered with an offer, take shards and have room', async () => {
