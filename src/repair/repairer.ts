@@ -60,7 +60,6 @@ export interface RepairProgress extends RepairTotals {
   stuck: number
   /** Since when the one has waited that has waited longest; null where none does. */
   waitingSince: number | null
-  lastError: string | null
 }
 
 export interface PlanItem {
@@ -120,8 +119,7 @@ export class Repairer {
     waiting: 0,
     placedShards: 0,
     stuck: 0,
-    waitingSince: null,
-    lastError: null
+    waitingSince: null
   }
   readonly #components: RepairerComponents
   readonly #candidates: Candidates
@@ -295,7 +293,6 @@ export class Repairer {
         placed += done // others have added theirs meanwhile
       } catch (error) {
         signal?.throwIfAborted()
-        this.progress.lastError = whyFailed(error)
         this.#rest(candidate.segment, whyFailed(error))
         this.#components.log.info('segment not repaired', { segment: candidate.segment, error: whyFailed(error) })
       } finally {

@@ -112,7 +112,7 @@ export class SegmentRepair {
     this.#components = components
   }
 
-  /** @throws HoldfastError `UNREADABLE` where too few shards can be had; the signal's reason */
+  /** @throws the signal's reason; what the index throws */
   async repair(segment: StoredSegment, candidate: Candidate, hooks: RepairHooks): Promise<RepairOutcome> {
     const plan = await this.#plan(segment, candidate)
     if (plan.wanted.length === 0) return { ...nothing(), stuck: plan.stuck ?? 'nobody takes its shards' }
@@ -133,8 +133,16 @@ export class SegmentRepair {
   ): Promise<RepairOutcome> {
     const { log } = this.#components
     const outcome = nothing()
-    const bytes = await this.#read(segment, plan.wanted, outcome, hooks.signal)
-    if (!(await hooks.extendClaim())) return { ...outcome, stuck: 'somebody else repairs it' }
+    const bytes = await this.#read(segment, plan.wanted, outcome, hooks.signal).catch((error: unknown) => {
+      hooks.signal?.throwIfAborted()
+      return whyFailed(error)
+    })
+    if (typeof bytes === 'string') {
+      log.info('segment not repaired', { segment: segment.id, error: bytes })
+      return { ...outcome, wastedBytes: outcome.bytesRead, stuck: bytes } // read all the same: it counts
+    }
+    if (!(await hooks.extendClaim()))
+      return { ...outcome, wastedBytes: outcome.bytesRead, stuck: 'somebody else repairs it' }
     const { scatter, own } = await this.#send(segment, plan, bytes, hooks)
     try {
       const placed = new Map([...scatter.placed, ...own.placed])

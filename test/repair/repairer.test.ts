@@ -1,6 +1,7 @@
 /** Repair over a real index and providers in memory, on a clock that is moved by hand. */
 import { afterEach, beforeEach, describe, expect, it } from 'vitest'
 import type { Clock } from '../../src/base/clock.ts'
+import { HoldfastError } from '../../src/base/errors.ts'
 import { dayMs, hourMs, MiB, minuteMs, secondMs } from '../../src/base/limits.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { cidOfShard } from '../../src/content/cid.ts'
@@ -372,6 +373,21 @@ describe('lost shards', () => {
 })
 
 describe('what cannot be helped', () => {
+  it('has cost what was read of it', async () => {
+    await lose(1)
+    const coded = (await segmentsOf()).filter(({ k }) => k > 1)
+    const few = new Set(coded.flatMap(({ shards }) => shards.slice(1, 4).map(({ cid }) => `${cid}`)))
+    const getShard: typeof net.client.getShard = (provider, cid, ...rest) =>
+      few.has(cid.toString())
+        ? net.client.getShard(provider, cid, ...rest)
+        : Promise.reject(new HoldfastError('OVERLOADED', 'not now'))
+    const repairer = repairerOn({ client: { ...net.client, getShard } })
+    await repairer.round()
+    const { bytesRead, wastedBytes, shardsRebuilt } = repairer.progress
+    expect([shardsRebuilt, bytesRead > 0, wastedBytes]).toEqual([0, true, bytesRead])
+    expect((await repairer.plan(10)).items[0]?.stuck).toBe('too few of its shards can be read now')
+  })
+
   it('does not stand in the way of what can be, however much of it there is', async () => {
     await lose(1)
     const [like] = (await segmentsOf()) as [StoredSegment]
