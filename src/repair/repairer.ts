@@ -224,10 +224,14 @@ export class Repairer {
       planned,
       totals: { repairs, shardsRebuilt, shardsMoved, bytesRead, bytesWritten, bytesTheory, wastedBytes },
       running: this.#busy.size > 0,
-      paused: this.#components.presence.isSuspended
-        ? 'so many providers are silent that the gateway itself may be cut off: nobody is taken to be gone'
-        : null
+      paused: this.#whyPaused()
     }
+  }
+
+  #whyPaused(): string | null {
+    if (this.#components.presence.isSuspended)
+      return 'so many providers are silent that the gateway itself may be cut off: nobody is taken to be gone'
+    return this.#budget.share < 1 ? 'clients are served slowly: repair makes way for them' : null
   }
 
   /** What is to be expected of a segment, for people. */

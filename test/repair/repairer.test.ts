@@ -429,6 +429,11 @@ describe('shards that are too close to each other', () => {
 })
 
 describe('the budget', () => {
+  it('says that it makes way for clients', async () => {
+    expect((await repairerOn({ pressure: () => 1 }).plan(1)).paused).toMatch(/clients/)
+    expect((await repairerOn({ pressure: () => 0 }).plan(1)).paused).toBe(null)
+  })
+
   it('is kept to', async () => {
     await lose(2)
     clock.jumps = true
