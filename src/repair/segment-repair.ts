@@ -20,7 +20,7 @@ import type { CustodyObserver, PeerOutcome, Peers } from '../transfer/peers.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
 import { type PlacedShard, Scatter } from '../transfer/scatter.ts'
 import type { Candidate } from './candidates.ts'
-import type { ShardCondition } from './health.ts'
+import { isReadable, type ShardCondition } from './health.ts'
 import type { ProveHolding } from './prove-holding.ts'
 
 /** Where a gateway keeps shards itself that nobody else takes: the last resort before loss. */
@@ -82,6 +82,9 @@ export interface RepairHooks {
   assess: (segment: StoredSegment) => Candidate
   signal?: AbortSignal | undefined
 }
+
+/** What a new holder has shown of what it acknowledged. */
+type Shown = 'there' | 'silent' | 'not there'
 
 interface Plan {
   /** Shards to place: with others, or with ourselves. */
@@ -301,7 +304,8 @@ export class SegmentRepair {
   /**
    * What may be committed: proved to be there, as far as that could be found out, still wanted, and not too close to each
    * other. Whoever does not answer in time is counted on all the same: it acknowledged the write, which it does once it is
-   * on its disk, and audits will ask again; not to would be to write everything twice whenever providers are busy.
+   * on its disk, and audits will ask again; not to would be to write everything twice whenever providers are busy. But
+   * where a good copy is given up for the new one only a proof counts: repair never lowers the number of good shards.
    */
   async #confirmed(
     segment: StoredSegment,
@@ -310,10 +314,10 @@ export class SegmentRepair {
     { extendClaim, assess, signal }: RepairHooks
   ): Promise<Map<number, PlacedShard>> {
     const { index } = this.#components
-    const failed = new Set<number>()
+    const shown = new Map<number, Shown>()
     await Promise.all(
       [...placed].map(async ([at, { provider }]) => {
-        if (!(await this.#isVerified(provider, segment.shards[at]!.cid, bytes.get(at)!.length, signal))) failed.add(at)
+        shown.set(at, await this.#verified(provider, segment.shards[at]!.cid, bytes.get(at)!.length, signal))
       })
     )
     if (!(await extendClaim())) return new Map()
@@ -324,21 +328,24 @@ export class SegmentRepair {
     const before = segment.shards
     for (const [at, where] of placed) {
       const isSame = before[at]!.provider === now.shards[at]!.provider && before[at]!.state === now.shards[at]!.state
+      const isShown = shown.get(at) === 'there' || (shown.get(at) === 'silent' && !isReadable(conditions[at]!))
       // Whoever came back meanwhile keeps what it has.
-      if (!failed.has(at) && isSame && isWanted(conditions[at]!)) kept.set(at, where)
+      if (isShown && isSame && isWanted(conditions[at]!)) kept.set(at, where)
     }
     return this.#spread(now, conditions, kept)
   }
 
-  async #isVerified(provider: string, cid: CID, bytes: number, signal?: AbortSignal): Promise<boolean> {
+  async #verified(provider: string, cid: CID, bytes: number, signal?: AbortSignal): Promise<Shown> {
     const { verify, peers, log } = this.#components
+    if (verify === undefined) return 'there'
     const target = peers.target(provider)
-    if (verify === undefined || target === undefined) return true
+    if (target === undefined) return 'silent'
     const [outcome = 'unknown'] = await verify(target, [{ cid, bytes }], signal)
-    if (outcome !== 'wrong' && outcome !== 'missing' && outcome !== 'refused') return true
+    if (outcome === 'ok') return 'there'
+    if (outcome !== 'wrong' && outcome !== 'missing' && outcome !== 'refused') return 'silent'
     log.warn('a provider does not have what it has just acknowledged', { provider, cid, outcome })
     peers.report(provider, outcome)
-    return false
+    return 'not there'
   }
 
   /** Without those that would crowd a domain: one that was to move, and did not, still has its place. */

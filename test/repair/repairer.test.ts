@@ -413,6 +413,16 @@ describe('what cannot be helped', () => {
 })
 
 describe('shards that are too close to each other', () => {
+  it('stay where they are until the new holder has proved that it has them', async () => {
+    const [segment] = (await segmentsOf()) as [StoredSegment]
+    for (const index of [0, 1, 2]) holderOf(segment, index).domains = ['op:same']
+    const silent = repairerOn({ verify: async (_target, blocks) => blocks.map(() => 'timeout') })
+    expect(await silent.round()).toBe(0)
+    expect((await net.index.getSegment(segment.id))!.shards).toEqual(segment.shards)
+    expect(await net.index.listReleases(segment.shards[0]!.provider!, 10)).toEqual([])
+    expect(silent.progress.wastedBytes).toBeGreaterThan(0)
+  })
+
   it('are read from where they are, and moved', async () => {
     const [segment] = (await segmentsOf()) as [StoredSegment]
     for (const index of [0, 1, 2]) holderOf(segment, index).domains = ['op:same']
