@@ -115,7 +115,7 @@ export async function createRepair(components: RepairPartsComponents, init: Repa
       isShardContained: (provider, cid) => auditor.isContained(provider, cid),
       draining: () => directory.list().flatMap((one) => (one.draining ? [one.peerId] : [])),
       verify: prove,
-      selfHost: selfHost?.forRepair(guard),
+      selfHost: selfHost?.forRepair(guard, () => search.isKnown),
       isSelfHosting: selfHost !== undefined,
       pressure: components.pressure,
       onRepair: components.onRepair

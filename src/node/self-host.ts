@@ -108,8 +108,9 @@ export class SelfHost {
    *
    * @param guard shared with all that releases leases: a release still under way of what was here before must not end the
    * new lease
+   * @param isNetworkKnown whether the providers that are online have been found: before that nobody seems to take anything
    */
-  forRepair(guard: LeaseGuard): LastResort {
+  forRepair(guard: LeaseGuard, isNetworkKnown: () => boolean): LastResort {
     const client = this.#client()
     const self: ProviderRef = { peerId: this.peerId, dataUrls: [noUrl], addresses: [] }
     const bytesOf = (segment: StoredSegment, indices: Iterable<number>): number => {
@@ -119,7 +120,7 @@ export class SelfHost {
     }
     return {
       peerId: this.peerId,
-      wants: (segment, shards) => bytesOf(segment, shards) <= this.#storage.freeBytes,
+      wants: (segment, shards) => isNetworkKnown() && bytesOf(segment, shards) <= this.#storage.freeBytes,
       keep: async (segment, shards, signal) => {
         const { clock, log } = this.#components
         const holds: Array<() => void> = []

@@ -11,6 +11,7 @@ import { cidOfShard } from '../../src/content/cid.ts'
 import { judgeAnswers } from '../../src/custody/answers.ts'
 import { generateIdentity, type Identity, verifySignature } from '../../src/net/identity.ts'
 import { SelfHost } from '../../src/node/self-host.ts'
+import { LeaseGuard } from '../../src/transfer/lease-guard.ts'
 import type { Peers } from '../../src/transfer/peers.ts'
 import type { ProviderClient, ProviderRef } from '../../src/transfer/provider-client.ts'
 import { codeOf } from '../contracts/provider-client.ts'
@@ -76,6 +77,16 @@ test('is full when it is full', async () => {
   const large = Buffer.alloc(MiB, 1)
   await client.putShard(ref(identity.peerId), cidOfShard(large), large, { termMs })
   expect(await codeOf(client.putShard(ref(identity.peerId), cid, bytes, { termMs }))).toBe('NO_SPACE')
+})
+
+test('nothing is taken before it is known who else there is', async () => {
+  let isKnown = false
+  const lastResort = selfHost.forRepair(new LeaseGuard(), () => isKnown)
+  const shards = [cid, cid].map((one) => ({ cid: one, state: 'missing' as const, leaseUntil: 0 }))
+  const segment = { id: 1, length: bytes.length, k: 1, m: 1, nonce: new Uint8Array(0), shards }
+  expect(lastResort.wants(segment, [0])).toBe(false)
+  isKnown = true
+  expect(lastResort.wants(segment, [0])).toBe(true)
 })
 
 test('everybody else is asked as before', async () => {
