@@ -80,7 +80,8 @@ function render(health: ObjectHealth, withShards: boolean): string {
       ? `UNREADABLE NOW: ${unreadable} of ${all.length} segments have too few shards`
       : `readable; ${margin} more shards of any segment may go`
   const details =
-    withShards || all.some((segment) => segment.healthy < segment.shards.length || segment.unplaced !== null)
+    withShards ||
+    all.some(({ shards, unplaced }) => unplaced !== null || shards.some((shard) => wordOf(shard) !== 'healthy'))
   return [
     `CID:       ${health.cid}`,
     `Size:      ${formatBytes(health.size)} in ${health.segments.length} ${health.segments.length === 1 ? 'segment' : 'segments'}`,
