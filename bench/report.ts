@@ -98,7 +98,7 @@ function floorParts({ parameters, rows }: Result, limits: readonly Row[]): strin
   ]
 }
 
-const order = ['throughput', 'memory', 'custody', 'limits', 'kernel', 'runtimes']
+const order = ['throughput', 'memory', 'custody', 'churn', 'limits', 'kernel', 'runtimes']
 
 export function renderReport(results: readonly Result[]): string {
   const sorted = results.toSorted((a, b) => order.indexOf(a.name) - order.indexOf(b.name))

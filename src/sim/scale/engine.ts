@@ -128,6 +128,7 @@ class Engine {
   #networkFreeAt = 0
   #isDispatching = false
   #threshold: number
+  #churnMeasuredAt = 0
   #repairMeanMs: number
 
   constructor(timeline: Timeline, policy: Policy, parameters: ScaleParameters) {
@@ -333,7 +334,7 @@ class Engine {
   }
 
   #sweep(): void {
-    if (this.#policy.rule.kind === 'margin') this.#threshold = this.#thresholdNow()
+    if (this.#now >= this.#churnMeasuredAt + dayMs) this.#threshold = this.#thresholdNow()
     if (this.#policy.rule.kind !== 'periodic') this.#considerAll()
     this.#heap.push(this.#now + this.#parameters.sweepMs, kinds.sweep, 0)
   }
@@ -528,6 +529,7 @@ class Engine {
 
   /** By the real functions: what churn is measured to be, and how long it takes until a loss is noticed and repaired. */
   #thresholdNow(): number {
+    this.#churnMeasuredAt = this.#now
     const { rule, graceMs, code } = this.#policy
     if (rule.kind !== 'margin') return 0
     if (rule.threshold !== undefined) return rule.threshold

@@ -14,7 +14,7 @@ export function wilson(hits: number, of: number): Interval {
   const centre = share + z95 ** 2 / (2 * of)
   const spread = z95 * Math.sqrt((share * (1 - share)) / of + z95 ** 2 / (4 * of ** 2))
   const scale = 1 + z95 ** 2 / of
-  return { low: Math.max(0, (centre - spread) / scale), high: Math.min(1, (centre + spread) / scale) }
+  return { low: hits === 0 ? 0 : (centre - spread) / scale, high: Math.min(1, (centre + spread) / scale) }
 }
 
 /** Of a Poisson count's mean (Garwood, with Wilson and Hilferty's chi-square): nothing counted is at most 3.7. */

@@ -1,0 +1,93 @@
+/**
+ * Which of our choices would have done at least as well as an alternative for the fewest bytes: every code and rule of a
+ * small grid is put through the same timeline, and judged by what was measured.
+ */
+import { dayMs, hourMs } from '../../base/limits.ts'
+import { type OurChoice, ourDefaults } from './policies.ts'
+
+/** What a policy costs and what it gives, under one churn model. */
+export interface Verdict {
+  label: string
+  /** Lost within a year, of a million objects, and what may be behind it. */
+  lost: { measured: number; high: number }
+  /** Reads that ended with the object, whatever it took. */
+  done: number
+  /** Bytes a byte: stored. */
+  stored: number
+  /** Bytes a byte and 30 days: read and written by repair. */
+  repair: number
+}
+
+/** Stored, and moved in a month. */
+export const costOf = ({ stored, repair }: Pick<Verdict, 'stored' | 'repair'>): number => stored + repair
+
+/** The aim: at most this much of the best alternative's cost. */
+export const costAim = 0.7
+
+/**
+ * No worse in what was measured: as few lost, as many reads done. What neither lost is equal as far as so many segments
+ * can tell; the interval says how far that is.
+ */
+export function isAsGood(own: Verdict, other: Verdict): boolean {
+  return own.lost.measured <= other.lost.measured && own.done >= other.done - readTolerance
+}
+
+/** Less than this many reads is chance. */
+export const readTolerance = 2e-5
+
+export interface Match {
+  alternative: Verdict
+  /** The cheapest of ours that is as good; none may be. */
+  own: Verdict | undefined
+  /** Of the costs. */
+  ratio: number | undefined
+}
+
+/** For each alternative the cheapest of ours that gives as much. */
+export function matchesOf(own: readonly Verdict[], alternatives: readonly Verdict[]): Match[] {
+  return alternatives.map((alternative) => {
+    const good = own.filter((one) => isAsGood(one, alternative)).sort((a, b) => costOf(a) - costOf(b))
+    const best = good[0]
+    return { alternative, own: best, ratio: best === undefined ? undefined : costOf(best) / costOf(alternative) }
+  })
+}
+
+/** The alternative to beat: the cheapest of those that none outdoes in both loss and reads for less. */
+export function bestOf(verdicts: readonly Verdict[]): Verdict | undefined {
+  const least = Math.min(...verdicts.map(({ lost }) => lost.measured))
+  const safest = verdicts.filter(({ lost }) => lost.measured === least)
+  const most = Math.max(...safest.map(({ done }) => done))
+  return safest.filter(({ done }) => done >= most - readTolerance).sort((a, b) => costOf(a) - costOf(b))[0]
+}
+
+const codes: ReadonlyArray<readonly [number, number]> = [
+  [4, 4],
+  [10, 10],
+  [13, 7],
+  [14, 6],
+  [16, 4],
+  [20, 10],
+  [20, 20],
+  [29, 11]
+]
+
+/** In the order of how far they are from what the product does. */
+export function choiceGrid(): OurChoice[] {
+  const rules: Array<Partial<OurChoice>> = [
+    {},
+    { isMissingUrgent: false },
+    { isMissingUrgent: false, patienceMs: 30 * dayMs },
+    { isMissingUrgent: false, patienceMs: 30 * dayMs, graceMs: 4 * hourMs }
+  ]
+  return codes.flatMap(([k, m]) => rules.map((rule) => ({ ...ourDefaults, ...rule, code: { k, m } })))
+}
+
+export function describeChoice({ code, graceMs, patienceMs, isMissingUrgent, threshold }: OurChoice): string {
+  return [
+    `${code.k}+${code.m}`,
+    `grace ${graceMs / hourMs} h`,
+    `patience ${patienceMs / dayMs} d`,
+    isMissingUrgent ? 'missing at once' : 'missing waits',
+    ...(threshold === undefined ? [] : [`threshold ${threshold}`])
+  ].join(', ')
+}
