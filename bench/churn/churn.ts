@@ -39,11 +39,11 @@ const sizes = {
     rare: { effort: 50, repetitions: 3 }
   },
   full: {
-    providers: 2000,
-    shards: 2_000_000,
+    providers: 1000,
+    shards: 800_000,
     days: 365,
     reads: 100_000,
-    search: { providers: 1000, shards: 200_000 },
+    search: { providers: 400, shards: 40_000 },
     theory: { providers: 400, segments: 800, runs: 12 },
     rare: { effort: 2000, repetitions: 16 },
     large: { providers: 10_000, segments: 1_000_000, days: 365 }

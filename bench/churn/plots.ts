@@ -103,13 +103,16 @@ function successPlot(result: Result): Plot {
   }
 }
 
+/** A logarithmic axis has no zero. */
+const atLeast = (probability: number): number => Math.max(1e-15, probability)
+
 function theoryPlot(result: Result): Plot {
   const values = rowsOf(result, 'theory').map(({ id, figures }) => ({
     id,
-    theory: figures.theory!.median,
-    mean: figures.simulated!.median,
-    low: Math.max(1e-15, figures.low!.median),
-    high: figures.high!.median
+    theory: atLeast(figures.theory!.median),
+    mean: atLeast(figures.simulated!.median),
+    low: atLeast(figures.low!.median),
+    high: atLeast(figures.high!.median)
   }))
   const scale = { type: 'log' } as const
   const x = { field: 'theory', type: 'quantitative', scale, title: 'Markov model' } as const

@@ -61,25 +61,30 @@ export function bestOf(verdicts: readonly Verdict[]): Verdict | undefined {
 }
 
 const codes: ReadonlyArray<readonly [number, number]> = [
-  [4, 4],
   [10, 10],
-  [13, 7],
   [14, 6],
-  [16, 4],
   [20, 10],
   [20, 20],
-  [29, 11]
+  [30, 18],
+  [40, 24],
+  [60, 36],
+  [20, 40],
+  [20, 60]
 ]
+const patient = { isMissingUrgent: false, patienceMs: 60 * dayMs }
 
-/** In the order of how far they are from what the product does. */
+/** Each code as it is repaired now; with what is missing no more urgent than what is gone; and with less margin. */
 export function choiceGrid(): OurChoice[] {
-  const rules: Array<Partial<OurChoice>> = [
-    {},
-    { isMissingUrgent: false },
-    { isMissingUrgent: false, patienceMs: 30 * dayMs },
-    { isMissingUrgent: false, patienceMs: 30 * dayMs, graceMs: 4 * hourMs }
-  ]
-  return codes.flatMap(([k, m]) => rules.map((rule) => ({ ...ourDefaults, ...rule, code: { k, m } })))
+  return codes.flatMap(([k, m]) => {
+    const code = { k, m }
+    const rules: Array<Partial<OurChoice>> = [
+      {},
+      patient,
+      { ...patient, threshold: Math.ceil(m / 4) },
+      { ...patient, threshold: Math.ceil(m / 4), graceMs: 12 * hourMs }
+    ]
+    return rules.map((rule) => ({ ...ourDefaults, ...rule, code }))
+  })
 }
 
 export function describeChoice({ code, graceMs, patienceMs, isMissingUrgent, threshold }: OurChoice): string {
