@@ -219,7 +219,7 @@ describe('decisions are those of the real code', () => {
     const shares = (size: number): number[] => {
       const taken = [0, 0, 0, 0]
       for (let round = 0; round < 200; round++) {
-        const candidates = providers.candidates(size, now, random, room)
+        const candidates = providers.candidates(size, now, random, now, room)
         const wanted = Array.from({ length: 20 }, (_, i) => i)
         const { assigned } = place({ code: { k: 10, m: 10 }, shardBytes: 1, wanted, held: [] }, candidates, random)
         expect(assigned.size).toBe(20)
@@ -314,7 +314,7 @@ const resultOf = (over: Partial<ScaleResult>): ScaleResult => ({
 describe('figures', () => {
   it('repair is counted by byte of data and 30 days', () => {
     const repair = { ...resultOf({}).repair, readBytes: 100, writtenBytes: 20 }
-    expect(repairPerByteMonth(resultOf({ userBytes: 1000, years: 30 / 365.25, repair }))).toBeCloseTo(0.12)
-    expect(repairPerByteMonth(resultOf({ userBytes: 1000, years: 60 / 365.25, repair }))).toBeCloseTo(0.06)
+    expect(repairPerByteMonth(resultOf({ userBytes: 1000, settledYears: 30 / 365.25, repair }))).toBeCloseTo(0.12)
+    expect(repairPerByteMonth(resultOf({ userBytes: 1000, settledYears: 60 / 365.25, repair }))).toBeCloseTo(0.06)
   })
 })

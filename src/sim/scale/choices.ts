@@ -66,9 +66,8 @@ const codes: ReadonlyArray<readonly [number, number]> = [
   [20, 10],
   [20, 20],
   [30, 18],
-  [40, 24],
+  [40, 40],
   [60, 36],
-  [20, 40],
   [20, 60]
 ]
 const patient = { isMissingUrgent: false, patienceMs: 60 * dayMs }

@@ -9,7 +9,10 @@
  *   `auditMs` on average).
  * - Segments are looked at when something of theirs is found to be gone or missing, and all that ail each `sweepMs`.
  * - A repair reads `k` shards from those whose lines are free first, writes to whom `place` has chosen, and is done when
- *   the last of these is. Those with the least margin come first; the network's lines together bear a given rate.
+ *   the last of these is. Those with the least margin come first; the network's lines together bear a given rate; and
+ *   whoever's line is taken for longer than until the next sweep is not asked.
+ * - What repair moves is counted after `settleMs`: everything is stored at once, so that who repairs late begins with
+ *   months in which nothing is due. Losses and reads are counted from the beginning.
  */
 import { HoldfastError } from '../../base/errors.ts'
 import { dayMs, hourMs, minuteMs, secondMs } from '../../base/limits.ts'
@@ -40,6 +43,8 @@ export interface ScaleParameters {
   networkShare: number
   /** Providers come and go for so long before anything is stored. */
   warmupMs: number
+  /** What repair moves is not counted before. */
+  settleMs: number
   noticeMs: number
   auditMs: number
   sweepMs: number
@@ -58,6 +63,7 @@ export const scaleDefaults: ScaleParameters = {
   repairBytesPerSecond: 1.25e6,
   networkShare: 0.5,
   warmupMs: 14 * dayMs,
+  settleMs: 0,
   noticeMs: 15 * minuteMs,
   auditMs: 30 * minuteMs,
   sweepMs: 6 * hourMs,
@@ -65,7 +71,17 @@ export const scaleDefaults: ScaleParameters = {
   readMsMax: 10 * secondMs
 }
 
-const kinds = { grace: 1, ghost: 2, audit: 3, done: 4, dispatch: 5, sweep: 6, measure: 7, inspect: 8 } as const
+const kinds = {
+  grace: 1,
+  ghost: 2,
+  audit: 3,
+  done: 4,
+  dispatch: 5,
+  sweep: 6,
+  measure: 7,
+  inspect: 8,
+  settled: 9
+} as const
 const histogramsMax = 12
 const candidatesBase = 24
 /** Room, in what a provider would store if all had the same: enough for the tenth that stays in the worst model. */
@@ -107,6 +123,7 @@ class Engine {
   readonly #graceAt: Float64Array
   /** Waiting for their turn, by margin. */
   readonly #queues: Queue[]
+  readonly #urgency: Uint8Array
   readonly #dueAt: Float64Array
   readonly #jobs = new Map<number, Job>()
   readonly #ghosts = new Map<number, Ghost>()
@@ -127,6 +144,7 @@ class Engine {
   #nextId = 0
   #networkFreeAt = 0
   #isDispatching = false
+  #isHeld = false
   #threshold: number
   #churnMeasuredAt = 0
   #repairMeanMs: number
@@ -145,6 +163,7 @@ class Engine {
     this.#lines = timeline.traits.map(({ region }) => lineOf(region, lines))
     this.#graceAt = new Float64Array(providers)
     this.#queues = Array.from({ length: code.m + 1 }, () => new Queue())
+    this.#urgency = new Uint8Array(parameters.segments)
     this.#dueAt = new Float64Array(parameters.segments)
     // What `storedPerByte` has beyond `n / k` is in every shard.
     this.#shardBytes = (storedPerByteOf(policy) * parameters.segmentBytes) / (code.k + code.m)
@@ -159,9 +178,10 @@ class Engine {
   }
 
   run(): ScaleResult {
-    const { warmupMs, sweepMs, reads } = this.#parameters
+    const { warmupMs, settleMs, sweepMs, reads } = this.#parameters
     const endMs = this.#timeline.seconds * secondMs
-    if (warmupMs >= endMs) throw new HoldfastError('BAD_INPUT', 'the timeline ends before anything is stored')
+    if (warmupMs + settleMs >= endMs)
+      throw new HoldfastError('BAD_INPUT', 'the timeline ends before anything is measured')
     this.#begin()
     const { events } = this.#timeline
     let next = 0
@@ -180,6 +200,7 @@ class Engine {
         for (let i = 0; i < histogramsMax; i++)
           this.#heap.push(warmupMs + ((i + 0.5) * (endMs - warmupMs)) / histogramsMax, kinds.measure, 0)
         this.#heap.push(warmupMs + sweepMs, kinds.sweep, 0)
+        this.#heap.push(warmupMs + this.#parameters.settleMs, kinds.settled, 0)
         if (this.#policy.rule.kind === 'periodic')
           this.#heap.push(warmupMs + this.#policy.rule.everyMs, kinds.inspect, 0)
         continue
@@ -224,9 +245,10 @@ class Engine {
   #place(wanted: readonly number[], held: PlacementRequest['held']) {
     const room = roomFactor * this.#parameters.providerBytes * storedPerByteOf(this.#policy)
     const candidates = this.#providers.candidates(
-      candidatesBase + 2 * (wanted.length + held.length),
+      candidatesBase + 2 * wanted.length,
       this.#now,
       this.#random,
+      this.#now + this.#parameters.sweepMs,
       (provider) => room - this.#segments.shards[provider]! * this.#lineBytes
     )
     return place({ code: this.#policy.code, shardBytes: this.#lineBytes, wanted, held }, candidates, this.#random)
@@ -267,7 +289,9 @@ class Engine {
     }
     this.#providers.isGone[provider] = 1
     this.#providers.goneSince[provider] = this.#now
-    for (const slot of this.#segments.slotsOf(provider)) this.#ails(this.#segments.segmentOf(slot), true)
+    this.#byUrgency(() => {
+      for (const slot of this.#segments.slotsOf(provider)) this.#ails(this.#segments.segmentOf(slot), true)
+    })
   }
 
   #leaves(provider: number): void {
@@ -298,11 +322,13 @@ class Engine {
   #ghostIsFound(id: number): void {
     const { slots, as } = this.#ghosts.get(id)!
     this.#ghosts.delete(id)
-    for (const slot of slots) {
-      if (this.#segments.holder[slot] !== holders.unnoticed) continue
-      this.#segments.holder[slot] = as
-      this.#ails(this.#segments.segmentOf(slot), as === holders.gone)
-    }
+    this.#byUrgency(() => {
+      for (const slot of slots) {
+        if (this.#segments.holder[slot] !== holders.unnoticed) continue
+        this.#segments.holder[slot] = as
+        this.#ails(this.#segments.segmentOf(slot), as === holders.gone)
+      }
+    })
   }
 
   #lose(segment: number): void {
@@ -322,6 +348,7 @@ class Engine {
       this.#dispatch()
     } else if (kind === kinds.sweep) this.#sweep()
     else if (kind === kinds.inspect) this.#inspect()
+    else if (kind === kinds.settled) this.#settled()
     else this.#measure()
   }
 
@@ -346,17 +373,32 @@ class Engine {
   }
 
   #considerAll(): void {
-    for (let segment = 0; segment < this.#segments.count; segment++)
-      if (this.#segments.isAiling[segment] === 1) this.#consider(segment)
+    this.#byUrgency(() => {
+      for (let segment = 0; segment < this.#segments.count; segment++)
+        if (this.#segments.isAiling[segment] === 1) this.#consider(segment)
+    })
+  }
+
+  /** Many are found to be due at once: nothing begins before all are in the queue. */
+  #byUrgency(consider: () => void): void {
+    this.#isHeld = true
+    consider()
+    this.#isHeld = false
+    this.#dispatch()
   }
 
   #consider(segment: number): void {
-    if (this.#segments.state[segment] !== segmentStates.idle) return
+    const state = this.#segments.state[segment]
+    if (state !== segmentStates.idle && state !== segmentStates.queued) return
     const view = this.#look(segment)
     if (!isDue(this.#policy.rule, view, this.#threshold)) return
+    const urgency = Math.max(0, Math.min(this.#policy.code.m, view.margin))
+    // Whoever waits and has lost more meanwhile moves up; where it was it is found to be done already.
+    if (state === segmentStates.queued && urgency >= this.#urgency[segment]!) return
+    if (state === segmentStates.idle) this.#dueAt[segment] = this.#now
     this.#segments.state[segment] = segmentStates.queued
-    this.#dueAt[segment] = this.#now
-    this.#queues[Math.max(0, Math.min(this.#policy.code.m, view.margin))]!.push(segment)
+    this.#urgency[segment] = urgency
+    this.#queues[urgency]!.push(segment)
     this.#dispatch()
   }
 
@@ -391,7 +433,7 @@ class Engine {
   }
 
   #dispatch(): void {
-    if (this.#isDispatching) return
+    if (this.#isDispatching || this.#isHeld) return
     const isFree = this.#parameters.exponentialRepairMs !== undefined
     while (isFree || this.#networkFreeAt <= this.#now) {
       const segment = this.#nextQueued()
@@ -429,9 +471,10 @@ class Engine {
     if (exponentialRepairMs !== undefined) endsAt += this.#random.exponential(exponentialRepairMs)
     else {
       const sources = this.#sourcesOf(segment)
-      if (sources.length < this.#policy.code.k) {
+      // The next sweep looks again. What begins and then stands in line for days would keep others from it.
+      if (!this.#canRead(sources)) {
         this.#result.repair.blocked++
-        return // the next sweep looks again
+        return
       }
       this.#choose(job)
       if (job.slots.length === 0) return
@@ -456,6 +499,14 @@ class Engine {
     return sources
   }
 
+  /** At least `k` are there whose lines are not taken until the next sweep. Puts those first that are free first. */
+  #canRead(sources: number[]): boolean {
+    const { sendsUntil } = this.#providers
+    sources.sort((a, b) => sendsUntil[a]! - sendsUntil[b]!)
+    const last = sources[this.#policy.code.k - 1]
+    return last !== undefined && sendsUntil[last]! <= this.#now + this.#parameters.sweepMs
+  }
+
   #isWanted(slot: number): boolean {
     const provider = this.#segments.holder[slot]!
     return provider < holders.unnoticed ? this.#providers.isGone[provider] === 1 : provider !== holders.unnoticed
@@ -477,14 +528,16 @@ class Engine {
     }
   }
 
-  /** @returns when the last of the lines it takes is done with it */
-  #takeLines(sources: number[], { slots, targets }: Job): number {
+  /**
+   * @param sources those whose lines are free first come first
+   * @returns when the last of the lines it takes is done with it
+   */
+  #takeLines(sources: readonly number[], { slots, targets }: Job): number {
     const { k } = this.#policy.code
     const { sendsUntil, takesUntil } = this.#providers
     const perMs = this.#parameters.repairBytesPerSecond / secondMs
     const readBytes = bytesReadFor(this.#policy, slots.length, this.#shardBytes)
     const standsFor = this.#lineBytes / this.#shardBytes
-    sources.sort((a, b) => sendsUntil[a]! - sendsUntil[b]!)
     let endsAt = this.#now
     const take = (until: Float64Array, provider: number, bytes: number): void => {
       until[provider] = Math.max(this.#now, until[provider]!) + (bytes * standsFor) / perMs
@@ -549,6 +602,11 @@ class Engine {
 
   // What is measured.
 
+  #settled(): void {
+    this.#result.repair.readBytes = 0
+    this.#result.repair.writtenBytes = 0
+  }
+
   #read(): void {
     const { segments, readMsMax } = this.#parameters
     const { reads } = this.#result
@@ -594,7 +652,7 @@ class Engine {
 
   #end(): ScaleResult {
     const { repair, shards } = this.#result
-    repair.waiting = this.#queues.reduce((sum, { size }) => sum + size, 0)
+    repair.waiting = this.#segments.state.filter((state) => state === segmentStates.queued).length
     repair.meanMs = repair.jobs - this.#jobs.size === 0 ? 0 : repair.meanMs / (repair.jobs - this.#jobs.size)
     for (const holder of this.#segments.holder) {
       if (holder < holders.unnoticed) shards.placed++
@@ -619,12 +677,13 @@ class Engine {
 function emptyResult(
   timeline: Timeline,
   policy: Policy,
-  { segments, segmentBytes, warmupMs }: ScaleParameters,
+  { segments, segmentBytes, warmupMs, settleMs }: ScaleParameters,
   standsFor: number
 ): ScaleResult {
   const measuredMs = timeline.seconds * secondMs - warmupMs
   return {
     years: measuredMs / yearMs,
+    settledYears: (measuredMs - settleMs) / yearMs,
     segments,
     providers: timeline.traits.length,
     standsFor,

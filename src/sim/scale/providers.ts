@@ -170,17 +170,25 @@ export class Providers {
   /**
    * So many candidates (or all, if there are no more) drawn evenly from those who are there. `place` draws in proportion to
    * weights; among an even sample of some dozens that is nearly the same (a test measures it), and it does not have to
-   * look at ten thousand for each shard.
+   * look at ten thousand for each shard. Whose line is taken for longer than `busyUntilMax` takes nothing.
    */
-  candidates(size: number, now: number, random: SeededRandom, freeBytes: (provider: number) => number): Host[] {
+  candidates(
+    size: number,
+    now: number,
+    random: SeededRandom,
+    busyUntilMax: number,
+    freeBytes: (provider: number) => number
+  ): Host[] {
     const drawn: Host[] = []
     this.#stamp++
-    const isSmall = this.count <= 2 * size
+    // In a network of a hundred a sample would have too many who hold something of the segment already.
+    const isSmall = this.count <= 4 * size
     // At least one in twenty is on in all models; where nobody is, looking for them has to end.
     for (let i = 0; i < (isSmall ? this.count : 40 * size) && drawn.length < (isSmall ? this.count : size); i++) {
       const provider = isSmall ? i : random.int(this.count)
       if (this.isOn[provider] === 0 || this.#stamps[provider] === this.#stamp) continue
       this.#stamps[provider] = this.#stamp
+      if (this.takesUntil[provider]! > busyUntilMax) continue
       drawn.push(this.#host(provider, now, freeBytes(provider)))
     }
     return drawn

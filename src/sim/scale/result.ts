@@ -2,6 +2,8 @@
 export interface ScaleResult {
   /** Measured; the time before is not. */
   years: number
+  /** In which the bytes of repair were counted. */
+  settledYears: number
   segments: number
   providers: number
   /** Real segments that each simulated one stands for. */
@@ -32,7 +34,7 @@ export interface ScaleResult {
     wasted: number
     readBytes: number
     writtenBytes: number
-    /** Times that a repair had to wait, for fewer than `k` could be read. */
+    /** Times that a repair had to wait, for fewer than `k` could be read, or their lines were taken. */
     blocked: number
     /** Mean, from being due until it was done, ms. */
     meanMs: number
@@ -47,8 +49,8 @@ export interface ScaleResult {
 }
 
 /** Bytes that repair moved, read and written, a byte of data and 30 days. */
-export function repairPerByteMonth({ repair, userBytes, years }: ScaleResult): number {
-  return (repair.readBytes + repair.writtenBytes) / userBytes / ((years * 365.25) / 30)
+export function repairPerByteMonth({ repair, userBytes, settledYears }: ScaleResult): number {
+  return (repair.readBytes + repair.writtenBytes) / userBytes / ((settledYears * 365.25) / 30)
 }
 
 export const lostOf = ({ lostByDay }: ScaleResult): number => lostByDay.reduce((sum, count) => sum + count, 0)
