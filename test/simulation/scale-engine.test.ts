@@ -109,8 +109,33 @@ describe('a run', () => {
     expect(lostOf(simulateScale(scripted(6, 20, gone.slice(1)), policy, small))).toBe(0)
   })
 
+  it('repairs first what has least left, also of what waited before', () => {
+    // Two go, a day apart, and the lines bear nine repairs a day: 50 segments had shards at both, 100 at one of them.
+    const events: Array<[number, number, EventKind]> = [
+      [10, 0, 'leaves'],
+      [11, 1, 'leaves']
+    ]
+    const policy = ours({ threshold: 9 })
+    const { histograms } = simulateScale(scripted(40, 35, events), policy, { ...small, segments: 200 })
+    const at = (day: number): number[] => histograms.find(({ atDays }) => atDays + 5 > day)!.byReadable
+    expect(at(11)[18]).toBeGreaterThan(20)
+    expect(at(20)[18]).toBe(0)
+    expect(at(20)[19]).toBeGreaterThan(20)
+  })
+
+  it('counts what repair moves from when it has settled, and losses from the beginning', () => {
+    const timeline = timelineFor('departure', 60, 60)
+    const policy = ours({ code: { k: 2, m: 2 }, threshold: 1 })
+    const whole = simulateScale(timeline, policy, small)
+    const settled = simulateScale(timeline, policy, { ...small, settleMs: 30 * dayMs })
+    expect(settled.repair.readBytes).toBeGreaterThan(0)
+    expect(settled.repair.readBytes).toBeLessThan(whole.repair.readBytes)
+    expect(settled.settledYears).toBeCloseTo(whole.years - 30 / 365.25)
+    expect({ ...settled, settledYears: 0, repair: 0 }).toEqual({ ...whole, settledYears: 0, repair: 0 })
+  })
+
   it('has a timeline that is long enough, or says so', () => {
-    expect(() => simulateScale(scripted(6, 5, []), ours(), small)).toThrow(/ends before/)
+    expect(() => simulateScale(scripted(6, 5, []), ours(), small)).toThrow(/ends before anything/)
   })
 
   it('moves no more than the lines bear', () => {
