@@ -4,12 +4,21 @@
  */
 import { dayMs, GiB, secondMs } from '../../src/base/limits.ts'
 import { lossPerYear } from '../../src/repair/threshold.ts'
-import { bestOf, choiceGrid, costAim, costOf, describeChoice, matchesOf } from '../../src/sim/scale/choices.ts'
+import {
+  bestOf,
+  choiceGrid,
+  costAim,
+  costOf,
+  describeChoice,
+  leastCost,
+  matchesOf
+} from '../../src/sim/scale/choices.ts'
 import { type ChurnModel, churnModelOf, churnModels, timelineOf } from '../../src/sim/scale/churn-models.ts'
 import { scaleDefaults } from '../../src/sim/scale/engine.ts'
 import { alternatives, ours } from '../../src/sim/scale/policies.ts'
 import { rareLoss, yearMs } from '../../src/sim/scale/rare-loss.ts'
 import { checkTheory, theoryGrid } from '../../src/sim/scale/theory.ts'
+import { lostInMonth } from '../../src/sim/scale/timeline.ts'
 import type { BenchContext, Benchmark } from '../harness.ts'
 import { figureOf } from '../harness.ts'
 import type { Figure, Row } from '../result.ts'
@@ -111,13 +120,14 @@ async function compare(
     label: `${model.name}: ${one.policy.label}`,
     figures: figuresOf(one)
   }))
-  return { policyRows, ...choicesOf(model, tried, others) }
+  return { policyRows, ...choicesOf(model, tried, others, leastCost(lostInMonth(small))) }
 }
 
 function choicesOf(
   model: ChurnModel,
   tried: readonly Measured[],
-  others: readonly Measured[]
+  others: readonly Measured[],
+  least: number
 ): { choiceRows: Row[]; note: string } {
   const verdicts = others.map(({ verdict }) => verdict)
   const own = tried.map(({ verdict }) => verdict)
@@ -129,20 +139,26 @@ function choicesOf(
     figures: {
       cost: one('bytes a byte', costOf(alternative)),
       ourCost: one('bytes a byte', match === undefined ? 0 : costOf(match)),
-      ratio: one('of its cost', ratio ?? 0)
+      ratio: one('of its cost', ratio ?? 0),
+      leastRatio: one('of its cost', least / costOf(alternative))
     }
   }))
-  return { choiceRows, note: verdictNote(model, matchesOf(own, best === undefined ? [] : [best])[0]) }
+  return { choiceRows, note: verdictNote(model, matchesOf(own, best === undefined ? [] : [best])[0], least) }
 }
 
-function verdictNote(model: ChurnModel, match: ReturnType<typeof matchesOf>[number] | undefined): string {
+function verdictNote(
+  model: ChurnModel,
+  match: ReturnType<typeof matchesOf>[number] | undefined,
+  least: number
+): string {
   const intro = `${model.name}: ${model.what} ${model.source}`
   if (match === undefined) return intro
   const { alternative, own, ratio } = match
+  const bound = `No code that reads k shards for a repair takes less than ${(least / costOf(alternative)).toFixed(2)} of them.`
   if (own === undefined || ratio === undefined)
-    return `${intro} The best alternative is ${alternative.label}; none of ours that was tried is as good.`
+    return `${intro} The best alternative is ${alternative.label}; none of ours that was tried is as good. ${bound}`
   const verdict = ratio <= costAim ? 'which is within the aim' : 'which is not within the aim'
-  return `${intro} The best alternative is ${alternative.label}; ours as ${own.label} takes ${ratio.toFixed(2)} of its bytes, ${verdict} of ${costAim}.`
+  return `${intro} The best alternative is ${alternative.label}; ours as ${own.label} takes ${ratio.toFixed(2)} of its bytes, ${verdict} of ${costAim}. ${bound}`
 }
 
 async function theoryRows(size: Size, context: BenchContext): Promise<Row[]> {
@@ -262,7 +278,7 @@ function notesOf({ shards }: Size): string[] {
     `Each policy has ${shards.toLocaleString('en-US')} shards, so one of 80 shards has fewer segments than one of 3: losses are a million objects’ and a year’s, and lostAtMost is the upper end of the interval (Poisson, widened by how losses cluster by day). Repair may move ${bound.toFixed(2)} bytes a byte of data and month, all lines together: a policy that needs more falls behind.`,
     'success: reads that gave the object, however long it took, of lost ones too. firstTry: without a single hedge. unavailable: of objects that exist. Latency: round trips between regions (lognormal), a line of 40 Mbit/s a stream in the middle; one large piece takes longer on it than ten small ones side by side.',
     ...alternatives.map(({ label, source }) => `${label}: ${source}`),
-    `Choices: for each alternative the cheapest of ${choiceGrid().length} of ours that lost no more and failed no more reads on the same, smaller network; 0 where there is none. ourCost and cost are bytes stored, and moved in 30 days.`,
+    `Choices: for each alternative the cheapest of ${choiceGrid().length} of ours that lost no more and failed no more reads on the same, smaller network; 0 where there is none. ourCost and cost are bytes stored, and moved in 30 days; leastRatio is what no code that reads k shards for a repair can go below (closed form, by the disks that were lost).`,
     'What repair moves is counted after settleDays: everything is stored at once, and who repairs late has nothing to do at first. Losses and reads are counted from the beginning.',
     'Theory: the chain of `src/repair/threshold.ts`. Counted: the scale simulator itself. Split: one segment, by multilevel splitting; "always": the repair takes a fixed time, for which the chain has no answer and is shown beside.'
   ]

@@ -3,7 +3,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { dayMs } from '../../src/base/limits.ts'
 import { lossPerYear } from '../../src/repair/threshold.ts'
-import { bestOf, costOf, isAsGood, matchesOf, type Verdict } from '../../src/sim/scale/choices.ts'
+import { bestOf, costOf, isAsGood, leastCost, matchesOf, type Verdict } from '../../src/sim/scale/choices.ts'
 import { moreThan, objectLatencies, objectOf } from '../../src/sim/scale/composite.ts'
 import { alternatives, bytesReadFor, ours, storedPerByteOf } from '../../src/sim/scale/policies.ts'
 import { rareLoss, yearMs } from '../../src/sim/scale/rare-loss.ts'
@@ -147,6 +147,22 @@ describe('what is as good, and cheaper', () => {
       'safe too'
     )
     expect(bestOf([])).toBeUndefined()
+  })
+
+  it('has a bound that no code goes below, however long, and that long ones come near', () => {
+    const cost = (k: number, n: number, r: number, lost: number): number => (n / k) * (1 + (lost * (k + r)) / r)
+    fc.assert(
+      fc.property(
+        fc.double({ min: 1e-4, max: 2, noNaN: true }),
+        fc.integer({ min: 1, max: 200 }),
+        fc.integer({ min: 1, max: 200 }),
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        (lost, k, m, share) => {
+          expect(cost(k, k + m, Math.max(1, share * m), lost)).toBeGreaterThanOrEqual(leastCost(lost) * (1 - 1e-12))
+        }
+      )
+    )
+    expect(cost(1000, 1378, 378, 1 / 6)).toBeCloseTo(leastCost(1 / 6), 3)
   })
 
   it('ours is compared only where it is no worse', () => {

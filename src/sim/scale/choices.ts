@@ -60,6 +60,14 @@ export function bestOf(verdicts: readonly Verdict[]): Verdict | undefined {
   return safest.filter(({ done }) => done >= most - readTolerance).sort((a, b) => costOf(a) - costOf(b))[0]
 }
 
+/**
+ * What no code can cost less than, if rebuilding `r` of a segment's shards reads `k` others: stored, and moved in a month in
+ * which a share `lost` of all disks goes. With `e = n / k` that is `e (1 + lost (k + r) / r)`; a code that is long enough
+ * may let nearly all of its parity go before it repairs, `r -> (e - 1) k`; and `e + lost e^2 / (e - 1)` is least at
+ * `e = 1 + sqrt(lost / (1 + lost))`. Codes that repair from less than `k` (regenerating ones) are another matter.
+ */
+export const leastCost = (lost: number): number => 1 + 2 * lost + 2 * Math.sqrt(lost * (1 + lost))
+
 const codes: ReadonlyArray<readonly [number, number]> = [
   [10, 10],
   [14, 6],

@@ -80,3 +80,10 @@ export function stateAfter(kind: EventKind): 'on' | 'off' | 'empty' {
   if (kind === 'off') return 'off'
   return kind === 'leaves' ? 'empty' : 'on'
 }
+
+/** Share of all disks that are lost in a month of 30 days. */
+export function lostInMonth({ traits, seconds, events }: Timeline): number {
+  let lost = 0
+  for (const event of events) if (kindOf(event) === kindCodes.leaves || kindOf(event) === kindCodes.wiped) lost++
+  return (lost / traits.length) * ((30 * 86_400) / seconds)
+}
