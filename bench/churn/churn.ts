@@ -40,13 +40,13 @@ interface Size {
 
 const sizes = {
   smoke: {
-    providers: 100,
-    shards: 4000,
-    days: 30,
-    settleDays: 10,
-    reads: 200,
-    search: { providers: 60, shards: 400 },
-    theory: { providers: 60, segments: 30, runs: 2 },
+    providers: 90,
+    shards: 1600,
+    days: 20,
+    settleDays: 5,
+    reads: 100,
+    search: { providers: 90, shards: 200 },
+    theory: { providers: 40, segments: 20, runs: 2 },
     rare: { effort: 50, repetitions: 3 }
   },
   full: {
