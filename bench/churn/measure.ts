@@ -79,8 +79,29 @@ export function figuresOf({ policy, result, verdict }: Measured): Record<string,
     p50: latency(0.5),
     p95: latency(0.95),
     p99: latency(0.99),
+    margin: figureOf('shards above k, over time', marginsOf(policy, result, mean)),
+    leastMargin: figureOf('shards above k, over time', marginsOf(policy, result, least)),
     stored: one('bytes a byte', verdict.stored),
     repair: one('bytes a byte and month', verdict.repair),
     repairOfStored: one('bytes a stored byte and month', verdict.repair / verdict.stored)
   }
+}
+
+/** At equal distances over the run, of what can be read of the segments that are not lost. */
+function marginsOf(
+  { code }: Policy,
+  { histograms }: ScaleResult,
+  of: (byReadable: readonly number[]) => number
+): number[] {
+  const margins = histograms
+    .filter(({ byReadable }) => byReadable.some((count) => count > 0))
+    .map(({ byReadable }) => of(byReadable) - code.k)
+  return margins.length === 0 ? [0] : margins
+}
+
+const least = (byReadable: readonly number[]): number => byReadable.findIndex((count) => count > 0)
+
+function mean(byReadable: readonly number[]): number {
+  const total = byReadable.reduce((sum, count) => sum + count, 0)
+  return byReadable.reduce((sum, count, readable) => sum + count * readable, 0) / total
 }
