@@ -6,6 +6,8 @@ import os from 'node:os'
 import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
+import { churn } from './churn/churn.ts'
+import { writePlots } from './churn/plots.ts'
 import { custody } from './custody/custody.ts'
 import type { Benchmark, Scale } from './harness.ts'
 import { kernel } from './kernel/kernel.ts'
@@ -18,7 +20,7 @@ import { memory } from './throughput/memory.ts'
 import { runtimes } from './throughput/runtimes.ts'
 import { throughput } from './throughput/throughput.ts'
 
-const benchmarks: readonly Benchmark[] = [limits, kernel, throughput, memory, custody, repair, runtimes]
+const benchmarks: readonly Benchmark[] = [limits, kernel, throughput, memory, custody, repair, churn, runtimes]
 /** Compares what has to be named, so it runs only when asked for. */
 const onRequest: ReadonlySet<Benchmark> = new Set([runtimes])
 
@@ -135,6 +137,7 @@ async function main(args: string[]): Promise<number> {
         signal
       })
       progress(`written: ${await writeResult(out, result)}`)
+      if (benchmark === churn) for (const file of await writePlots(out, result)) progress(`written: ${file}`)
       process.stdout.write(`${renderResult(result)}\n`)
     }
   } catch (error) {

@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { parseCode } from '../src/erasure/erasure-coder.ts'
+import { bestOf } from '../src/sim/scale/choices.ts'
 import { type Figure, type Result, type Row, readResults } from './result.ts'
 import { floorOf } from './throughput/floor.ts'
 
@@ -67,7 +68,11 @@ export function provenance({ commit, machine, scale, seed, startedAt }: Result):
 
 export function renderResult(result: Result): string {
   const { title, parameters, notes, limits, rows } = result
-  const parts = [`## ${title}`, `${provenance(result)}.`, rowTables(rows)]
+  const parts = [
+    `## ${title}`,
+    `${provenance(result)}.`,
+    ...(result.name === 'churn' ? churnParts(result) : [rowTables(rows)])
+  ]
   if (limits !== undefined) parts.push('### The machine, in the same run', rowTables(limits))
   if (limits !== undefined && result.name === 'throughput') parts.push(...floorParts(result, limits))
   parts.push(notes.map((note) => `- ${note}`).join('\n'))
@@ -77,6 +82,58 @@ export function renderResult(result: Result): string {
       .join('; ')}.`
   )
   return `${parts.join('\n\n')}\n`
+}
+
+/** A table for each churn model, and one for what is not of any. */
+function churnParts({ rows, scale }: Result): string[] {
+  const modelOf = ({ id }: Row): string => /^(?:choice-)?([a-z]+)\//.exec(id)?.[1] ?? ''
+  const plots = ['churn-cost', 'churn-loss', 'churn-reads', 'churn-theory']
+  const suffix = scale === 'full' ? '' : '.smoke'
+  return [
+    ...[...Map.groupBy(rows, modelOf)].flatMap(([model, those]) => [
+      model === '' ? '### Theory, and size' : `### Churn model: ${model}`,
+      rowTables(those)
+    ]),
+    plots.map((name) => `![${name}](${name}${suffix}.svg)`).join('\n\n')
+  ]
+}
+
+/** For each churn model ours as it is, and the alternative to beat. */
+function churnSummary({ rows }: Result): string {
+  const policies = rows.filter(({ figures }) => figures.stored !== undefined)
+  const lines = [...Map.groupBy(policies, ({ id }) => id.split('/')[0]!)].flatMap(([model, those]) => {
+    const verdicts = those.map(({ label, figures }) => ({
+      label: label.slice(model.length + 2),
+      lost: { measured: figures.lost!.median, high: figures.lostAtMost!.median },
+      done: figures.success!.median / 100,
+      within10s: figures.within10s!.median,
+      stored: figures.stored!.median,
+      repair: figures.repair!.median
+    }))
+    const own = verdicts.find(({ label }) => label.startsWith('holdfast'))
+    const best = bestOf(verdicts.filter((one) => one !== own))
+    return verdicts
+      .filter((one) => one === own || one.label === best?.label)
+      .map(({ label, lost, done, within10s, stored, repair }) => [
+        `${model}: ${label}`,
+        `${formatNumber(lost.measured)} (below ${formatNumber(lost.high)})`,
+        formatNumber(100 * done),
+        formatNumber(within10s),
+        formatNumber(stored),
+        formatNumber(repair)
+      ])
+  })
+  return table(
+    [
+      'Simulated churn: ours, and the best alternative',
+      'lost, a year and million objects',
+      'reads done, %',
+      'within 10 s, %',
+      'stored, bytes a byte',
+      'moved by repair, bytes a byte and month'
+    ],
+    lines
+  )
 }
 
 /** What the steps cost alone, beside what the network took. */
@@ -98,7 +155,7 @@ function floorParts({ parameters, rows }: Result, limits: readonly Row[]): strin
   ]
 }
 
-const order = ['throughput', 'memory', 'repair', 'custody', 'limits', 'kernel', 'runtimes']
+const order = ['throughput', 'memory', 'repair', 'custody', 'churn', 'limits', 'kernel', 'runtimes']
 
 export function renderReport(results: readonly Result[]): string {
   const sorted = results.toSorted((a, b) => order.indexOf(a.name) - order.indexOf(b.name))
@@ -153,6 +210,8 @@ export function renderSummary(results: readonly Result[]): string {
     )
   }
   if (repair !== undefined) parts.push(...repairParts(repair))
+  const churn = find('churn')
+  if (churn !== undefined) parts.push(churnSummary(churn))
   if (parts.length === 0) return 'No full run is recorded yet.'
   parts.push(
     'Median (least to most of the samples). All figures, with how they were taken: [bench/results](bench/results/README.md).'

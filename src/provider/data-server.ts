@@ -196,13 +196,14 @@ export class DataServer {
     const cid = cidOfPath(url.pathname.slice(gatewayPath.length))
     checkFormat(url.searchParams.get('format'), headers.accept)
     const refusal = this.#storage.refusalOf(cid)
-    if (refusal !== undefined) throw new HoldfastError('REFUSED', refusal) // also to who has it already
+    const isMoving = refusal !== undefined && method === 'GET' && (await this.#mayMove(request, cid))
+    if (refusal !== undefined && !isMoving) throw new HoldfastError('REFUSED', refusal) // also to who has it already
     const etag = `"${cid}.raw"`
     if (headers['if-none-match']?.split(',').some((tag) => tag.trim().replace(/^W\//, '') === etag) === true) {
       response.writeHead(304, { etag, 'cache-control': immutable }).end()
       return
     }
-    const size = cid.multihash.code === identityHash ? cid.multihash.digest.length : await this.#storage.size(cid)
+    const size = isMoving ? limits.shardBytesMax : await this.#sizeOf(cid)
     if (size === undefined) {
       if (headers['cache-control'] === 'only-if-cached') throw new HttpError(412, 'MISSING', 'no such block here')
       throw new HoldfastError('MISSING', 'no such block here')
@@ -221,7 +222,7 @@ export class DataServer {
     gone.addEventListener('abort', settle, { once: true })
     let bytes: Uint8Array | undefined
     try {
-      if (method === 'GET') bytes = await this.#bytesOf(cid, buffer)
+      if (method === 'GET') bytes = await this.#bytesOf(cid, buffer, isMoving)
       if (gone.aborted) return
     } finally {
       isReading = false
@@ -250,7 +251,18 @@ export class DataServer {
     await serveProofs(this.#proofs, this.#clock, { request, response, peer, gone })
   }
 
-  async #bytesOf(cid: CID, into: Uint8Array | undefined): Promise<Uint8Array> {
+  async #mayMove(request: IncomingMessage, cid: CID): Promise<boolean> {
+    if (request.headers[dataHeaders.move] !== '1') return false
+    const peer = await this.#peerOf(request)
+    return peer !== undefined && (await this.#storage.mayMove(peer, cid))
+  }
+
+  async #sizeOf(cid: CID): Promise<number | undefined> {
+    return cid.multihash.code === identityHash ? cid.multihash.digest.length : await this.#storage.size(cid)
+  }
+
+  async #bytesOf(cid: CID, into: Uint8Array | undefined, isMoving: boolean): Promise<Uint8Array> {
+    if (isMoving) return await this.#storage.getToHandOver(cid, into)
     // Gateways are probed with an identity CID, which contains its own bytes.
     return cid.multihash.code === identityHash ? cid.multihash.digest : await this.#storage.get(cid, into)
   }

@@ -242,6 +242,14 @@ export class StorageProvider {
     return await this.getToHandOver(cid, into)
   }
 
+  /**
+   * Whether this peer may read the block though it is refused: it leases it, and has to move it while it is still kept. If
+   * all who have a content refuse it at once there is nobody else to get it from.
+   */
+  async mayMove(peerId: string, cid: CID): Promise<boolean> {
+    return await this.isLeasedBy(peerId, canonical(cid))
+  }
+
   /** The same of a block that may be refused: for who is to keep it instead, and nobody else. */
   async getToHandOver(cid: CID, into?: Uint8Array): Promise<Uint8Array> {
     const key = canonical(cid)

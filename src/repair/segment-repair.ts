@@ -245,6 +245,7 @@ export class SegmentRepair {
       code,
       shards: shardsToFetch(segment),
       wanted,
+      isMoving: true,
       signal,
       observe: (shard, provider, result) => {
         if (result === 'ok' || result === 'wrong') outcome.bytesRead += shard.bytes

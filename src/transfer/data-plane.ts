@@ -14,6 +14,8 @@ export const proofRequestBytesMax = auditRequestBytesMax + 1024
 export const auditClockToleranceMs = 10 * minuteMs
 
 export const dataHeaders = {
+  /** On a GET: the caller knows that the block is refused, leases it, and reads it to keep it elsewhere. */
+  move: 'x-holdfast-move',
   /** Term of the lease a PUT asks for, milliseconds. */
   leaseMs: 'x-holdfast-lease-ms',
   /** `1` with a PUT: the block is an object's root, and the provider announces it. */

@@ -36,6 +36,8 @@ export interface GatherRequest {
    * known, nothing more is written to any of it.
    */
   buffer?: (byteLength: number) => Uint8Array | undefined
+  /** Shards are read to be kept elsewhere: who refused one, and still has it, gives it for that. */
+  isMoving?: boolean
   /** Hears what became of each request; `ok` means: verified. */
   observe?: (shard: ShardToFetch, provider: string, outcome: PeerOutcome) => void
 }
@@ -246,7 +248,10 @@ class Gather {
         clock,
         this.#request.getTimeoutMs ?? defaultGetTimeoutMs,
         this.#stop.signal,
-        (inner) => client.getShard(target, shard.cid, inner, this.#request.buffer?.(shard.bytes))
+        (inner) =>
+          client.getShard(target, shard.cid, inner, this.#request.buffer?.(shard.bytes), {
+            toMove: this.#request.isMoving === true && shard.state === 'withdrawn'
+          })
       )
       const elapsedMs = clock.now() - startedAt
       if (!matchesCid(shard.cid, bytes)) {

@@ -23,7 +23,14 @@ import { type PeerCertificate, peerIdOfCertificate } from '../net/peer-tls.ts'
 import { dataHeaders, gatewayPath, shardsPath, statusOfCode } from './data-plane.ts'
 import { controlProtocols, leaseAnswer, leaseRequest } from './lease-protocol.ts'
 import { askForProofs, refusalOfProofs } from './prove.ts'
-import type { LeaseState, LeaseTerms, ProviderClient, ProviderRef, PutShardOptions } from './provider-client.ts'
+import type {
+  GetShardOptions,
+  LeaseState,
+  LeaseTerms,
+  ProviderClient,
+  ProviderRef,
+  PutShardOptions
+} from './provider-client.ts'
 import { askForRefusals } from './refusal-protocol.ts'
 
 const connectMsMax = 3 * secondMs
@@ -112,8 +119,14 @@ export class HttpsProviderClient implements ProviderClient {
     if (answer.status !== 200 && answer.status !== 201) throw failureOf(provider, answer)
   }
 
-  async getShard(provider: ProviderRef, cid: CID, signal?: AbortSignal, into?: Uint8Array): Promise<Uint8Array> {
-    const headers = { accept: 'application/vnd.ipld.raw' }
+  async getShard(
+    provider: ProviderRef,
+    cid: CID,
+    signal?: AbortSignal,
+    into?: Uint8Array,
+    { toMove = false }: GetShardOptions = {}
+  ): Promise<Uint8Array> {
+    const headers = { accept: 'application/vnd.ipld.raw', ...(toMove ? { [dataHeaders.move]: '1' } : {}) }
     const answer = await this.#ask(provider, { method: 'GET', path: `${gatewayPath}${cid}`, headers, signal, into })
     if (answer.status !== 200) throw failureOf(provider, answer)
     return answer.body

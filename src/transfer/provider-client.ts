@@ -28,6 +28,14 @@ export interface PutShardOptions extends LeaseTerms {
   signal?: AbortSignal
 }
 
+export interface GetShardOptions {
+  /**
+   * The provider has refused the block, which the caller leases and is about to keep elsewhere: it gives it for that, as
+   * long as it still has it.
+   */
+  toMove?: boolean
+}
+
 /**
  * What a provider says of a lease it was asked to extend. `missing`: it does not have the block. `refused`: it will
  * not keep it any longer.
@@ -46,7 +54,13 @@ export interface ProviderClient {
    * At most `limits.shardBytesMax` bytes, NOT yet checked against the CID: the caller does, always. They may be put
    * `into` the memory given, where they fit; that is the caller's again once the promise has resolved, not before.
    */
-  getShard: (provider: ProviderRef, cid: CID, signal?: AbortSignal, into?: Uint8Array) => Promise<Uint8Array>
+  getShard: (
+    provider: ProviderRef,
+    cid: CID,
+    signal?: AbortSignal,
+    into?: Uint8Array,
+    options?: GetShardOptions
+  ) => Promise<Uint8Array>
   /** Extends the caller's leases to at least `termMs` from now; answers in order. At most `limits.leaseBatchMax`. */
   renewLeases: (
     provider: ProviderRef,

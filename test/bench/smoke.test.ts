@@ -1,8 +1,10 @@
 /** The benchmarks work: at smoke size, with figures that nobody looks at. */
-import { mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import os from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { churn } from '../../bench/churn/churn.ts'
+import { writePlots } from '../../bench/churn/plots.ts'
 import { custody } from '../../bench/custody/custody.ts'
 import type { Benchmark } from '../../bench/harness.ts'
 import { kernel } from '../../bench/kernel/kernel.ts'
@@ -12,6 +14,8 @@ import { renderResult } from '../../bench/report.ts'
 import { parseResult, type Result, readResults, writeResult } from '../../bench/result.ts'
 import { runBenchmark } from '../../bench/run.ts'
 import { throughput } from '../../bench/throughput/throughput.ts'
+import { churnModels } from '../../src/sim/scale/churn-models.ts'
+import { alternatives } from '../../src/sim/scale/policies.ts'
 
 let parent: string
 beforeAll(async () => {
@@ -78,6 +82,24 @@ describe('benchmarks at smoke size', { timeout: 120_000 }, () => {
     const { rows, parameters } = await smoke(repair)
     expect(idsOf(rows)).toEqual(['kills', 'drains'])
     expect(parameters).toMatchObject({ providers: 3, code: '1+2' })
+  })
+
+  it('simulate churn, and draw it', async () => {
+    const result = await smoke(churn)
+    for (const model of churnModels)
+      for (const policy of ['holdfast', ...alternatives.map(({ name }) => name)])
+        expect(idsOf(result.rows)).toContain(`${model.name}/${policy}`)
+    expect(idsOf(result.rows)).toEqual(expect.arrayContaining(['choice-ipfs/storj', 'theory-0', 'rare-0']))
+    const directory = join(parent, 'plots')
+    for (const file of await writePlots(directory, result)) {
+      const svg = await readFile(file, 'utf8')
+      expect(svg.startsWith('<svg ')).toBe(true)
+      expect(svg.includes('NaN')).toBe(false)
+    }
+    expect((await readdir(directory)).sort()).toEqual(
+      ['cost', 'loss', 'reads', 'theory'].map((plot) => `churn-${plot}.smoke.svg`)
+    )
+    await rm(directory, { recursive: true })
   })
 
   it('measure a network beside the limits, and a smoke result is never read as a full one', async () => {

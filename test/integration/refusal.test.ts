@@ -14,7 +14,7 @@ let network: ProcessNetwork
 let s3: S3Client
 
 beforeAll(async () => {
-  network = await ProcessNetwork.start({ providers: 6, code: '2+2' })
+  network = await ProcessNetwork.start({ providers: 6, code: '2+2', selfHost: '20MB' })
   s3 = network.gateway.s3()
   // Public, so that the same content is the same blocks again.
   await s3.send(new CreateBucketCommand({ Bucket: bucket, ACL: 'public-read' }))
@@ -33,6 +33,12 @@ async function shardsAt(peerId: string, key: string): Promise<string[]> {
   return [...segments, ...blocks].flatMap(({ shards }) =>
     shards.filter(({ provider }) => provider === peerId).map(({ cid }) => cid)
   )
+}
+
+const refuseAt = async (data: string, ...args: string[]): Promise<unknown> => {
+  const { status, stdout, stderr } = await runCli(['refuse', ...args, '--data', data, '--json'])
+  expect([status, stderr]).toEqual([0, ''])
+  return JSON.parse(stdout.toString())
 }
 
 async function expectWhole(key: string): Promise<void> {
@@ -58,11 +64,7 @@ test('what one provider refuses lives on elsewhere', { timeout: 120_000 }, async
   const { shards } = (await network.gateway.health(bucket, 'first')).segments[0]!
   const refuser = network.providers.find(({ peerId }) => peerId === shards[0]!.provider)!
   const before = await network.gateway.providerView(refuser.peerId)
-  const refuse = async (...args: string[]): Promise<unknown> => {
-    const { status, stdout, stderr } = await runCli(['refuse', ...args, '--data', refuser.data, '--json'])
-    expect([status, stderr]).toEqual([0, ''])
-    return JSON.parse(stdout.toString())
-  }
+  const refuse = (...args: string[]): Promise<unknown> => refuseAt(refuser.data, ...args)
   const held = new Set(await shardsAt(refuser.peerId, 'first')).size
   expect(await refuse(root, '--reason', 'not with us')).toMatchObject({ cid: root, isWhole: true, held })
   await waitFor('nothing of it is with the refuser', async () => (await shardsAt(refuser.peerId, 'first')).length === 0)
@@ -84,6 +86,29 @@ test('what one provider refuses lives on elsewhere', { timeout: 120_000 }, async
   const refused = new Set(shards.filter(({ provider }) => provider === refuser.peerId).map(({ cid }) => cid))
   expect((await shardsAt(refuser.peerId, 'second')).filter((cid) => refused.has(cid))).toEqual([])
   await expectWhole('second')
+})
+
+test('what all refuse is kept by the gateway itself, until somebody takes it', { timeout: 180_000 }, async () => {
+  const self = (await network.gateway.get<{ peerId: string }>('/v1/status')).peerId
+  const root = await put('outcast')
+  for (const { data } of network.providers) await refuseAt(data, root)
+  const held = async (): Promise<number> => (await shardsAt(self, 'outcast')).length
+  const { segments, blocks } = await network.gateway.health(bucket, 'outcast')
+  const all = [...segments, ...blocks].flatMap(({ shards }) => shards).length
+  await waitFor('the gateway keeps all of it', async () => (await held()) === all, 90_000)
+  await expectWhole('outcast')
+  const { selfHost } = await network.gateway.get<{ selfHost: { bytes: number } }>('/v1/status')
+  expect(selfHost.bytes).toBeGreaterThan(bytes.length)
+  const { stdout } = await runCli(['health', `s3://${bucket}/outcast`, '--data', network.directory])
+  expect(stdout.toString()).toContain('kept by the gateway itself')
+  for (const { peerId } of network.providers) expect(await shardsAt(peerId, 'outcast')).toEqual([])
+
+  const taker = await network.startProvider({ name: 'taker' })
+  await waitFor('it has a shard of every segment', async () => {
+    return (await shardsAt(taker.peerId, 'outcast')).length === segments.length + blocks.length
+  })
+  expect(await held()).toBe(all - segments.length - blocks.length)
+  await expectWhole('outcast')
 })
 
 test('who names no running provider is told so', async () => {

@@ -109,6 +109,22 @@ describe('the data plane', () => {
     expect((await ask({ path: `/ipfs/${cid}?format=raw` })).status).toBe(200)
   })
 
+  test('what is refused and not gone yet is given to who leases it and is about to move it, and to nobody else', async () => {
+    const bytes = randomBytes(500)
+    const cid = cidOfShard(bytes)
+    expect((await put(cid, bytes)).status).toBe(201)
+    refusals.refuse(cid, { reason: 'no', at: 1, atOnce: false }, { cids: [], isWhole: true })
+    const path = `/ipfs/${cid}?format=raw`
+    const { certificate } = peer
+    const move = { 'x-holdfast-move': '1' }
+    expect((await ask({ path, headers: move })).status).toBe(451)
+    expect((await ask({ path, certificate })).status).toBe(451)
+    const answer = await ask({ path, certificate, headers: move })
+    expect([answer.status, Buffer.compare(answer.body, bytes)]).toEqual([200, 0])
+    await host.provider.evict([cid])
+    expect((await ask({ path, certificate, headers: move })).status).toBe(451)
+  })
+
   test('who proves no peer id stores nothing', async () => {
     const bytes = randomBytes(10)
     const path = `/holdfast/v1/shards/${cidOfShard(bytes)}`

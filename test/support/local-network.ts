@@ -105,9 +105,11 @@ export async function startLocalNetwork(
   const client: ProviderClient = {
     putShard: async ({ peerId }, cid, bytes, { termMs }) =>
       void (await alive(peerId).core.put(owner, cid, bytes.slice(), termMs)),
-    getShard: async ({ peerId }, cid, _signal, into) => {
+    getShard: async ({ peerId }, cid, _signal, into, options) => {
       reads.push(`${peerId} ${cid}`)
-      const bytes = await alive(peerId).core.get(cid)
+      const { core } = alive(peerId)
+      const isMoving = options?.toMove === true && (await core.mayMove(owner, cid))
+      const bytes = await (isMoving ? core.getToHandOver(cid) : core.get(cid))
       if (into === undefined || into.length < bytes.length) return bytes
       into.set(bytes)
       return into.subarray(0, bytes.length)

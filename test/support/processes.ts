@@ -187,6 +187,7 @@ export interface NetworkOptions {
   /** As `up` takes them: `2s`, `64MB`. */
   offlineGrace?: string
   repairRate?: string
+  selfHost?: string
 }
 
 export interface ProviderOptions {
@@ -314,7 +315,7 @@ export class ProcessNetwork {
 
   /** One `holdfast up`, ready for requests, with all its providers online. */
   static async start(options: NetworkOptions = {}): Promise<ProcessNetwork> {
-    const { providers = 12, capacity, code, auditPace, offlineGrace, repairRate } = options
+    const { providers = 12, capacity, code, auditPace, offlineGrace, repairRate, selfHost } = options
     const directory = await mkdtemp(path.join(tmpdir(), 'holdfast-net-'))
     const port = await freePort()
     const up = new TestProcess(
@@ -325,7 +326,8 @@ export class ProcessNetwork {
         ...(code === undefined ? [] : ['--code', code]),
         ...(auditPace === undefined ? [] : ['--audit-pace', String(auditPace)]),
         ...(offlineGrace === undefined ? [] : ['--offline-grace', offlineGrace]),
-        ...(repairRate === undefined ? [] : ['--repair-rate', repairRate])
+        ...(repairRate === undefined ? [] : ['--repair-rate', repairRate]),
+        ...(selfHost === undefined ? [] : ['--self-host', selfHost])
       ],
       path.join(directory, 'up.log')
     )

@@ -33,10 +33,17 @@ interface HealthOptions extends ConnectionOptions {
   shards?: boolean
 }
 
+/** What repair says beyond the state that a shard is known in. */
+const finer = new Set(['gone', 'crowded', 'draining', 'selfHosted'])
+
+const wordOf = ({ state, condition }: SegmentHealth['shards'][number]): string =>
+  condition !== undefined && finer.has(condition) ? condition : state
+
 /** `5 healthy, 1 offline`: every state that occurs, the good one first. */
 function states(segments: readonly SegmentHealth[]): string {
   const counts = new Map<string, number>([['healthy', 0]])
-  for (const { state } of segments.flatMap(({ shards }) => shards)) counts.set(state, (counts.get(state) ?? 0) + 1)
+  for (const shard of segments.flatMap(({ shards }) => shards))
+    counts.set(wordOf(shard), (counts.get(wordOf(shard)) ?? 0) + 1)
   return [...counts].map(([state, count]) => `${count} ${state}`).join(', ')
 }
 
@@ -52,7 +59,7 @@ function segmentLines(name: string, segment: SegmentHealth, withShards: boolean)
     head,
     ...segment.shards.map(
       (shard) =>
-        `  ${(shard.condition ?? shard.state).padEnd(10)}  ${shard.cid}  ${shard.provider ?? 'not placed'}  ` +
+        `  ${wordOf(shard).padEnd(10)}  ${shard.cid}  ${shard.provider ?? 'not placed'}  ` +
         `${shard.lastProof ?? 'never proved'}  ${shard.domains.join(' ')}`
     )
   ]
@@ -73,7 +80,8 @@ function render(health: ObjectHealth, withShards: boolean): string {
       ? `UNREADABLE NOW: ${unreadable} of ${all.length} segments have too few shards`
       : `readable; ${margin} more shards of any segment may go`
   const details =
-    withShards || all.some((segment) => segment.healthy < segment.shards.length || segment.unplaced !== null)
+    withShards ||
+    all.some(({ shards, unplaced }) => unplaced !== null || shards.some((shard) => wordOf(shard) !== 'healthy'))
   return [
     `CID:       ${health.cid}`,
     `Size:      ${formatBytes(health.size)} in ${health.segments.length} ${health.segments.length === 1 ? 'segment' : 'segments'}`,
