@@ -101,7 +101,13 @@ const restingMax = 100_000
 /** After that much time what was found is looked at anew: something more urgent may have come. */
 const freshMs = minuteMs
 
+/** What has been in vain for as long as a pause of so much is not tried anew at every change: in a large network there is always one. */
+const patientMs = minuteMs
+/** But after this share of its pause. */
+const changedShare = 1 / 5
+
 interface Rest {
+  since: number
   until: number
   pauseMs: number
   why: string
@@ -160,7 +166,10 @@ export class Repairer {
 
   /** Something has changed, such as a provider that came: what was stuck is tried again. */
   changed(): void {
-    for (const rest of this.#resting.values()) rest.until = 0
+    for (const rest of this.#resting.values()) {
+      const changedAt = rest.pauseMs < patientMs ? 0 : rest.since + rest.pauseMs * changedShare
+      rest.until = Math.min(rest.until, changedAt)
+    }
     this.#candidates.changed()
   }
 
@@ -189,7 +198,7 @@ export class Repairer {
    * @returns shards placed
    */
   async repairNow(signal?: AbortSignal): Promise<number> {
-    this.changed()
+    for (const rest of this.#resting.values()) rest.until = 0
     let total = 0
     for (let placed = -1; placed !== 0; total += placed) {
       signal?.throwIfAborted()
@@ -372,7 +381,8 @@ export class Repairer {
     const before = this.#resting.get(segment)
     if (before === undefined && this.#resting.size >= restingMax) return // tried again each round
     const pauseMs = Math.min(restMsMax, before === undefined ? restMsMin : 2 * before.pauseMs)
-    this.#resting.set(segment, { until: this.#components.clock.now() + pauseMs, pauseMs, why })
+    const since = this.#components.clock.now()
+    this.#resting.set(segment, { since, until: since + pauseMs, pauseMs, why })
   }
 }
 

@@ -373,6 +373,24 @@ describe('lost shards', () => {
 })
 
 describe('what cannot be helped', () => {
+  it('is not read anew whenever somebody comes', async () => {
+    await lose(1)
+    const putShard = () => Promise.reject(new HoldfastError('NO_SPACE', 'full after all'))
+    const repairer = repairerOn({ client: { ...net.client, putShard } })
+    net.reads.length = 0
+    for (let i = 0; i < 50; i++) {
+      repairer.changed()
+      await repairer.round()
+      clock.time += 20
+    }
+    const segments = await segmentsOf()
+    expect(net.reads.length).toBeLessThan(8 * segments.length * code.k)
+    // But when a person asks for it.
+    net.reads.length = 0
+    await repairer.repairNow()
+    expect(net.reads.length).toBeGreaterThan(0)
+  })
+
   it('has cost what was read of it', async () => {
     await lose(1)
     const coded = (await segmentsOf()).filter(({ k }) => k > 1)
