@@ -34,8 +34,11 @@ export interface ProveHoldingComponents extends ExchangeComponents {
   drawSeed?: typeof drawSeed
 }
 
-/** As audits that a person asks for: seeds of such epochs give nothing away of those of audits to come. */
-const epochMs = secondMs
+/**
+ * The seed is as new as the question: with one for a whole second whoever was asked at its beginning would know which
+ * chunk to keep of what it is given until its end. It gives nothing away of the seeds of audits to come.
+ */
+const epochMs = 1
 const challengesAtOnce = 256
 /** What reading and hashing a block, and its part of the line, may take; nobody is judged by it. */
 const deadlineMsOf = (challenges: number): number => 5 * secondMs + 50 * challenges
@@ -50,11 +53,21 @@ export function holdingProver(components: ProveHoldingComponents): ProveHolding 
     blocks: readonly BlockToProve[],
     signal: AbortSignal
   ): Promise<CustodyOutcome[]> => {
-    const epoch = epochOf(clock.now(), epochMs)
+    const issuedAt = clock.now()
+    const epoch = epochOf(issuedAt, epochMs)
     const { proof, seed } = draw(secretKey, { epoch, epochMs, auditor: signer.peerId, provider: provider.peerId })
     const challenges = blocks.map((block) => challengeOf(seed, block, 'asked'))
     const deadlineMs = deadlineMsOf(challenges.length)
-    const asked = { epoch, epochMs, sampling: samplingAll, vrfProof: proof, deadlineMs, repeats: null, challenges }
+    const asked = {
+      issuedAt,
+      epoch,
+      epochMs,
+      sampling: samplingAll,
+      vrfProof: proof,
+      deadlineMs,
+      repeats: null,
+      challenges
+    }
     return (await putChallenges(components, provider, asked, signal)).outcomes
   }
 

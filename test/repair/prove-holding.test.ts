@@ -63,6 +63,22 @@ describe('whether a provider has blocks', () => {
     expect(await cut(to, some)).toEqual(['timeout', 'timeout'])
   })
 
+  it('is asked by a seed that is new each time: it does not say what to keep of the next block', async () => {
+    const seeds = new Set<string>()
+    const { prove, questions } = await scene({
+      prove: async (_to, signed) => {
+        const request = auditRequestCodec.decode(signed.bytes)
+        seeds.add(Buffer.from(verifySeed({ ...request }, request.vrfProof)!).toString('hex'))
+        return { answers: [], statement: undefined }
+      }
+    })
+    for (let i = 0; i < 5; i++) {
+      await prove(to, questions)
+      await systemClock.sleep(3)
+    }
+    expect(seeds.size).toBe(5)
+  })
+
   it('is left open when nobody waits for it any more', async () => {
     const { prove, questions } = await scene()
     await expect(prove(to, questions, AbortSignal.abort(new Error('enough')))).rejects.toThrow('enough')
