@@ -147,7 +147,8 @@ export class DenylistWatcher {
     const { store, clock, pause, onChange } = this.#components
     const at = clock.now()
     const generation = store.beginReading(id)
-    const all = [...rules.values()]
+    // What is allowed first: what is held may be settled before all is read, and what was deleted is gone.
+    const all = [...rules.values()].sort((a, b) => Number(b.isAllowed) - Number(a.isAllowed))
     for (let from = 0; from < all.length; from += rulesAtOnce) {
       store.addRules(id, generation, all.slice(from, from + rulesAtOnce), at)
       await pause()

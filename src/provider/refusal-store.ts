@@ -33,6 +33,7 @@ const schema = `
   CREATE TABLE IF NOT EXISTS signed (
     cid BLOB PRIMARY KEY, target INTEGER NOT NULL, bytes BLOB NOT NULL
   ) STRICT, WITHOUT ROWID;
+  CREATE INDEX IF NOT EXISTS signed_by_target ON signed (target);
   CREATE TABLE IF NOT EXISTS kept (cid BLOB PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
   CREATE INDEX IF NOT EXISTS kept_by_until ON kept (until);
   CREATE TABLE IF NOT EXISTS unsettled (target INTEGER PRIMARY KEY) STRICT;
@@ -127,7 +128,10 @@ export class RefusalStore {
     }
   }
 
-  /** Why the block is refused; undefined: it is not. The oldest ground counts. */
+  /**
+   * Why the block is refused; undefined: it is not. The oldest ground counts; where any wants it deleted at once, it is:
+   * what the operator asks for later is not to come to nothing for what was there before.
+   */
   find(cid: CID): RefusalGround | undefined {
     if (this.#has.targets === 0) return undefined
     const keys = [keyOfCid(cid), ...(this.#has.hashed > 0 ? hashedKeysOf(cid) : [])]
@@ -141,7 +145,8 @@ export class RefusalStore {
     if (grounds.length === 0) return undefined
     const { row, root } = grounds.reduce((first, next) => (next.row.at < first.row.at ? next : first))
     const list = row.list === 0 ? null : ((this.#statements.pathOf.get(row.list) as { path: string }).path ?? null)
-    return { reason: row.reason, at: row.at, root, list, atOnce: row.at_once === 1, target: row.id }
+    const atOnce = grounds.some((ground) => ground.row.at_once === 1)
+    return { reason: row.reason, at: row.at, root, list, atOnce, target: row.id }
   }
 
   /**
@@ -236,6 +241,11 @@ export class RefusalStore {
     this.#write(() => void this.#statements.keepSigned.run(cid.bytes, target, bytes))
   }
 
+  /** How many signatures are kept. */
+  get signed(): number {
+    return (this.#statements.signedCount.get() as { n: number }).n
+  }
+
   /** Remembers blocks that are kept though they are refused, until a time at most. */
   keep(cids: readonly CID[], until: number): void {
     this.#write(() => {
@@ -309,6 +319,7 @@ export class RefusalStore {
     return this.#write(() => {
       const row = this.#statements.listAt.get(path) as { id: number } | undefined
       if (row === undefined) return false
+      this.#statements.unsignList.run(row.id)
       this.#statements.dropListBlocks.run(row.id)
       this.#statements.dropListTargets.run(row.id)
       this.#statements.dropList.run(row.id)
@@ -343,6 +354,7 @@ export class RefusalStore {
     { name, at, notApplicable, problems, problemCount }: ReadingSummary
   ): void {
     this.#write(() => {
+      this.#statements.unsignOld.run(list, generation)
       this.#statements.dropOldBlocks.run(list, generation)
       this.#statements.dropOldTargets.run(list, generation)
       this.#statements.endReading.run(name ?? null, at, notApplicable, JSON.stringify(problems), problemCount, list)
@@ -365,6 +377,7 @@ export class RefusalStore {
   }
 
   #dropTarget(target: number): void {
+    this.#statements.unsign.run(target) // the next target may have its number
     this.#statements.dropBlocks.run(target)
     this.#statements.dropTarget.run(target)
     this.#statements.settle.run(target)
@@ -456,6 +469,11 @@ function prepare(db: DatabaseSync) {
     signedOf: statement('SELECT bytes FROM signed WHERE cid = ? AND target = ?'),
     keepSigned: statement('INSERT OR REPLACE INTO signed VALUES (?, ?, ?)'),
     unsign: statement('DELETE FROM signed WHERE target = ?'),
+    unsignList: statement('DELETE FROM signed WHERE target IN (SELECT id FROM targets WHERE list = ?)'),
+    unsignOld: statement(
+      'DELETE FROM signed WHERE target IN (SELECT id FROM targets WHERE list = ? AND generation < ?)'
+    ),
+    signedCount: statement('SELECT count(*) AS n FROM signed'),
     keep: statement('INSERT OR IGNORE INTO kept VALUES (?, ?)'),
     keptUntil: statement('SELECT cid FROM kept WHERE until <= ? ORDER BY until LIMIT ?'),
     keepNoMore: statement('DELETE FROM kept WHERE cid = ?'),

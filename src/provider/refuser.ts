@@ -16,7 +16,7 @@ import { isEmptyContent } from './denylist.ts'
 import { KeyedLock } from './keyed-lock.ts'
 import type { Notices } from './notices.ts'
 import { everything, type RefusalStore, type Unexpanded } from './refusal-store.ts'
-import type { StorageProvider } from './storage-provider.ts'
+import { isStorable, type StorageProvider } from './storage-provider.ts'
 
 export const defaultReason = 'the operator of this provider does not host it'
 
@@ -133,7 +133,8 @@ export class Refuser {
 
   async #signed(cid: CID): Promise<Uint8Array | undefined> {
     const { store, signer } = this.#components
-    const ground = store.find(cid)
+    // A block has names without end, by any codec: what nobody keeps is not signed, for signatures are kept.
+    const ground = isStorable(cid) ? store.find(cid) : undefined
     if (ground === undefined) return undefined
     const kept = store.signedOf(cid, ground.target)
     if (kept !== undefined) return kept
@@ -216,8 +217,9 @@ export class Refuser {
     const atOnce = held.filter(isAtOnce)
     const toHandOver = held.filter((cid) => !isAtOnce(cid) && !store.isKept(cid))
     if (toHandOver.length > 0) {
-      store.keep(toHandOver, clock.now() + this.#graceMs)
+      // What is kept has been told: the other way round, one that fails in between would never be.
       await notices.refused(toHandOver, this.#handsOver)
+      store.keep(toHandOver, clock.now() + this.#graceMs)
     }
     if (atOnce.length > 0) {
       // While the leases are there, for they say who is to be told.

@@ -7,7 +7,7 @@ import { afterEach, describe, expect, test } from 'vitest'
 import { dayMs } from '../../src/base/limits.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { systemClock } from '../../src/base/system.ts'
-import { type CID, cidOfNode, cidOfShard, codecs } from '../../src/content/cid.ts'
+import { CID, cidOfNode, cidOfShard, codecs } from '../../src/content/cid.ts'
 import { encodeManifest } from '../../src/content/manifest.ts'
 import { openRefusal } from '../../src/market/refusal.ts'
 import { DenylistWatcher } from '../../src/provider/denylist-watch.ts'
@@ -35,12 +35,14 @@ function scene(store = new RefusalStore(':memory:')) {
   const core = testProvider({ refusals: store })
   const told: Array<{ cid: string; handOver: boolean; owners: string[] }> = []
   const elsewhere = new Map<string, Uint8Array>()
+  let isTellingBroken = false
   const refuser = new Refuser(
     {
       store,
       storage: core.provider,
       notices: {
         refused: async (cids, handOver) => {
+          if (isTellingBroken) throw new Error('no room')
           for (const cid of cids) told.push({ cid: `${cid}`, handOver, owners: await core.leases.ownersOf(cid) })
         }
       },
@@ -52,7 +54,8 @@ function scene(store = new RefusalStore(':memory:')) {
     },
     { handsOver: true }
   )
-  return { ...core, store, refuser, told, elsewhere }
+  const breakTelling = (isBroken: boolean): void => void (isTellingBroken = isBroken)
+  return { ...core, store, refuser, told, elsewhere, breakTelling }
 }
 
 const block = (bytes: Uint8Array = randomBytes(500)): { cid: CID; bytes: Uint8Array } => ({
@@ -125,6 +128,19 @@ describe('what is refused', () => {
     expect(await provider.stats()).toMatchObject({ usedBytes: 0, leases: 0 })
   })
 
+  test('at once is deleted at once, whatever else refuses it, and since when', async () => {
+    const { provider, refuser, clock, shards } = scene()
+    const { root, bytes, shards: all } = content(4)
+    const shard = all[0]!
+    await provider.put('a', root, bytes, termMs)
+    await provider.put('a', shard.cid, shard.bytes, termMs)
+    await refuser.refuse(root, {}, signal)
+    clock.advance(1000)
+    await refuser.refuse(shard.cid, { atOnce: true }, signal)
+    expect(await shards.size(shard.cid)).toBeUndefined()
+    expect(await shards.size(root)).toBe(bytes.length)
+  })
+
   test('is all that a root is made of, held or not; what its manifest does not name is welcome', async () => {
     const { provider, refuser, told } = scene()
     const { root, bytes, shards } = content(8)
@@ -187,6 +203,45 @@ describe('what is refused', () => {
     store.close()
   })
 
+  test('is told also where that failed, or the process died, before it was written down', async () => {
+    const { provider, store, refuser, told, breakTelling } = scene()
+    const { cid, bytes } = block()
+    await provider.put('a', cid, bytes, termMs)
+    breakTelling(true)
+    await expect(refuser.refuse(cid, {}, signal)).rejects.toThrow('no room')
+    breakTelling(false)
+    await refuser.turn(signal)
+    expect(told).toEqual([{ cid: `${cid}`, handOver: true, owners: ['a'] }])
+    expect(store.isKept(cid)).toBe(true)
+  })
+
+  test('is signed for what providers keep, however many other names of it are asked about', async () => {
+    const { refuser, store } = scene()
+    const { cid } = block()
+    await refuser.refuse(cid, {}, signal)
+    const others = Array.from({ length: 50 }, (_, i) => CID.createV1(0x300000 + i, cid.multihash))
+    expect((await refuser.signedOf([cid, ...others])).map((bytes) => bytes !== undefined)).toEqual([
+      true,
+      ...others.map(() => false)
+    ])
+    expect(store.signed).toBe(1)
+    refuser.undo(cid)
+    expect(store.signed).toBe(0)
+  })
+
+  test('is signed anew by whatever comes after what was taken back', async () => {
+    const { refuser, store } = scene()
+    const { cid } = block()
+    await refuser.refuse(cid, { reason: 'by command' }, signal)
+    await refuser.signedOf([cid])
+    refuser.undo(cid)
+    const list = store.addList('/a.deny', false)
+    const rule = { key: cid.multihash.bytes, cid, isAllowed: false, reason: 'by a list' }
+    store.addRules(list, store.beginReading(list), [rule], 1)
+    const [signed] = await refuser.signedOf([cid])
+    expect((await openRefusal(signed!, 'provider', verifySimulated)).reason).toBe('by a list')
+  })
+
   test('is signed once', async () => {
     const { refuser, clock } = scene()
     const { cid } = block()
@@ -238,7 +293,7 @@ describe('what is refused', () => {
 })
 
 describe('a denylist of the operator', () => {
-  async function watched() {
+  async function watched(pause = async (_it: ReturnType<typeof scene>): Promise<void> => {}) {
     const it = scene()
     const path = join(await directory(), 'some.deny')
     const watcher = new DenylistWatcher({
@@ -246,7 +301,7 @@ describe('a denylist of the operator', () => {
       onChange: () => {},
       clock: systemClock,
       log: silentLog,
-      pause: async () => {}
+      pause: () => pause(it)
     })
     cleanUps.push(() => watcher.stop())
     /** As an editor saves it. */
@@ -306,6 +361,28 @@ describe('a denylist of the operator', () => {
     const all = [...shards, ...other.shards].map(({ cid }) => cid)
     expect(all.filter((cid) => provider.refusalOf(cid) === undefined)).toEqual([])
     for (const cid of [root, ...all]) expect(await stored.size(cid)).toBeUndefined()
+  })
+
+  test('that is being read refuses nothing that it takes back further down', async () => {
+    // What is held is settled while the list is half read.
+    const {
+      provider,
+      watcher,
+      save,
+      path,
+      shards: stored
+    } = await watched(async ({ refuser }) => {
+      await refuser.turn(signal)
+    })
+    const { root, bytes, shards } = content(4)
+    const allowed = shards[0]!
+    await provider.put('a', root, bytes, termMs)
+    await provider.put('a', allowed.cid, allowed.bytes, termMs)
+    const others = Array.from({ length: 4500 }, () => `/ipfs/${cidOfShard(randomBytes(8))}`)
+    await save(`/ipfs/${root}`, ...others, `!/ipfs/${allowed.cid}`)
+    await watcher.add(path, true)
+    expect(await stored.size(root)).toBeUndefined()
+    expect(await stored.size(allowed.cid)).toBe(allowed.bytes.length)
   })
 
   test('that cannot be read is not remembered', async () => {
