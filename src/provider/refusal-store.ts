@@ -206,9 +206,11 @@ export class RefusalStore {
     return rows.map(({ id, cid, list, tries }) => ({ target: id, cid: CID.decode(cid), list, tries }))
   }
 
-  /** Its parts were not found. `nextTry` null: they are not looked for again. */
-  notFound(target: number, nextTry: number | null): void {
-    this.#write(() => void this.#statements.tried.run(nextTry ?? Number.MAX_SAFE_INTEGER, target))
+  /** Their parts were not found. `nextTry` null: they are not looked for again. */
+  notFound(targets: ReadonlyArray<{ target: number; nextTry: number | null }>): void {
+    this.#write(() => {
+      for (const { target, nextTry } of targets) this.#statements.tried.run(nextTry ?? Number.MAX_SAFE_INTEGER, target)
+    })
   }
 
   /**

@@ -240,20 +240,25 @@ export class Refuser {
 
   /** New targets first of all from the own store, before the manifest that says what they are made of is deleted. */
   async #expandHeld(signal: AbortSignal): Promise<void> {
-    const { store, clock, pause } = this.#components
+    const { store, storage, clock, pause } = this.#components
     const fresh = (): Unexpanded[] => store.unexpanded(clock.now(), batch).filter(({ tries }) => tries === 0)
     for (let targets = fresh(); targets.length > 0; targets = fresh()) {
+      const held = new Set((await storage.heldOf(targets.map(({ cid }) => cid))).map(String))
       for (const one of targets) {
         signal.throwIfAborted()
-        await this.#expand(one, signal)
+        if (held.has(one.cid.toString())) await this.#expand(one, signal)
       }
+      // Most of what a list names is not here: a commit for each would take hours, and what is here would wait for it.
+      const others = targets.filter(({ cid }) => !held.has(cid.toString()))
+      store.notFound(others.map((one) => ({ target: one.target, nextTry: this.#nextTryOf(one) })))
       await pause()
     }
   }
 
   /** The first time from the own store alone, then from the network. */
-  async #expand({ target, cid, list, tries }: Unexpanded, signal: AbortSignal): Promise<void> {
-    const { store, clock } = this.#components
+  async #expand(one: Unexpanded, signal: AbortSignal): Promise<void> {
+    const { store } = this.#components
+    const { target, cid, tries } = one
     try {
       const parts = await this.#partsOf(cid, signal, tries > 0)
       store.expand(target, parts)
@@ -263,13 +268,18 @@ export class Refuser {
       signal.throwIfAborted()
       if (!isCode(error, 'BAD_INPUT')) throw error
       this.#log.warn('the parts of a refused content are too many', { cid, error: error.message })
-      store.notFound(target, null)
+      store.notFound([{ target, nextTry: null }])
       return
     }
+    store.notFound([{ target, nextTry: this.#nextTryOf(one) }])
+  }
+
+  /** When the parts of what was not found are looked for again; null: never. */
+  #nextTryOf({ cid, list, tries }: Unexpanded): number | null {
     // What a list names and is no manifest is hardly a root of this network: nobody is asked for it.
     const isWorthAsking = list === 0 || cid.code === codecs.dagCbor
     const isOver = !isWorthAsking || tries >= triesMax[list === 0 ? 'command' : 'list']
-    store.notFound(target, isOver ? null : clock.now() + (tries === 0 ? 0 : expandEveryMs))
+    return isOver ? null : this.#components.clock.now() + (tries === 0 ? 0 : expandEveryMs)
   }
 
   async #partsOf(cid: CID, signal: AbortSignal, asksNetwork = true): Promise<Parts> {

@@ -3,7 +3,7 @@ import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
 import { dayMs } from '../../src/base/limits.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { systemClock } from '../../src/base/system.ts'
@@ -54,7 +54,9 @@ function scene(store = new RefusalStore(':memory:')) {
     },
     { handsOver: true }
   )
-  const breakTelling = (isBroken: boolean): void => void (isTellingBroken = isBroken)
+  const breakTelling = (isBroken: boolean): void => {
+    isTellingBroken = isBroken
+  }
   return { ...core, store, refuser, told, elsewhere, breakTelling }
 }
 
@@ -383,6 +385,16 @@ describe('a denylist of the operator', () => {
     await watcher.add(path, true)
     expect(await stored.size(root)).toBeUndefined()
     expect(await stored.size(allowed.cid)).toBe(allowed.bytes.length)
+  })
+
+  test('that names thousands of contents held by nobody here holds nothing up: they are written down together', async () => {
+    const { store, refuser, watcher, save, path } = await watched()
+    await save(...Array.from({ length: 3000 }, () => `/ipfs/${cidOfNode(codecs.dagPb, randomBytes(8))}`))
+    await watcher.add(path, false)
+    const writes = [vi.spyOn(store, 'notFound'), vi.spyOn(store, 'expand'), vi.spyOn(store, 'settled')]
+    await refuser.turn(signal)
+    expect(writes.reduce((sum, { mock }) => sum + mock.calls.length, 0)).toBeLessThan(50)
+    expect(store.unexpanded(Number.MAX_SAFE_INTEGER - 1, 1)).toEqual([])
   })
 
   test('that cannot be read is not remembered', async () => {
