@@ -311,6 +311,11 @@ export class RefusalStore {
     }))
   }
 
+  /** Which files are read: what is cheap to know of the lists. */
+  listFiles(): Array<{ id: number; path: string; failure: string | null }> {
+    return this.#statements.listFiles.all() as Array<{ id: number; path: string; failure: string | null }>
+  }
+
   /** Remembers a list; what it says is not in force before it was read. */
   addList(path: string, atOnce: boolean): number {
     return this.#write(() => (this.#statements.addList.get(path, Number(atOnce)) as { id: number }).id)
@@ -484,6 +489,7 @@ function prepare(db: DatabaseSync) {
     isKept: statement('SELECT 1 FROM kept WHERE cid = ?'),
     list: statement('SELECT at_once FROM lists WHERE id = ?'),
     listAt: statement('SELECT id FROM lists WHERE path = ?'),
+    listFiles: statement('SELECT id, path, failure FROM lists ORDER BY path'),
     lists: statement(`
       SELECT l.*, (SELECT count(*) FROM targets t WHERE t.list = l.id) AS rules FROM lists l ORDER BY l.path`),
     addList: statement(`

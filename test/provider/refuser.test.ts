@@ -397,6 +397,33 @@ describe('a denylist of the operator', () => {
     expect(store.unexpanded(Number.MAX_SAFE_INTEGER - 1, 1)).toEqual([])
   })
 
+  test('that is taken back while others are being read does not come back under the number of the next', async () => {
+    const it = await watched(async () => {
+      // While the first is being read, the operator replaces the second.
+      if (isReading) return
+      isReading = true
+      await it.watcher.remove(second)
+      await it.watcher.add(third, false)
+    })
+    let isReading = true
+    const [second, third] = [`${it.path}.2`, `${it.path}.3`]
+    const [old, current] = [block(), block()]
+    await writeFile(second, `/ipfs/${old.cid}`)
+    await writeFile(third, `/ipfs/${current.cid}`)
+    await it.save('# nothing')
+    await it.watcher.add(it.path, false)
+    await it.watcher.add(second, false)
+    await it.save(...Array.from({ length: 6000 }, () => '#'))
+    await writeFile(second, `/ipfs/${old.cid}\n`)
+    isReading = false
+    await it.watcher.look()
+    expect(it.store.lists().map(({ path, failure }) => [path, failure])).toEqual([
+      [it.path, null],
+      [third, null]
+    ])
+    expect([old, current].map(({ cid }) => it.provider.refusalOf(cid) !== undefined)).toEqual([false, true])
+  })
+
   test('that cannot be read is not remembered', async () => {
     const { watcher, path, store } = await watched()
     expect(await codeOf(watcher.add(path, false))).toBe('BAD_INPUT')

@@ -6,8 +6,10 @@ import { HoldfastError } from '../../src/base/errors.ts'
 import { dayMs, hourMs, limits } from '../../src/base/limits.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { CID, cidOfNode, cidOfShard, codecs, hashes } from '../../src/content/cid.ts'
+import type { Lease } from '../../src/provider/lease-store.ts'
 import { MemoryLeaseStore } from '../../src/provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../../src/provider/memory-shard-store.ts'
+import { RefusalStore } from '../../src/provider/refusal-store.ts'
 import type { ShardStore } from '../../src/provider/shard-store.ts'
 import { leaseTermMsMax, type StorageProvider } from '../../src/provider/storage-provider.ts'
 import { codeOf } from '../contracts/provider-client.ts'
@@ -272,6 +274,47 @@ describe('leases', () => {
     expect(await renewing).toEqual(['missing'])
     await collecting
     expect(await provider.stats()).toMatchObject({ usedBytes: 0, leases: 0 })
+  })
+
+  test('a renewal that began before its block was refused does not keep it from being deleted', async () => {
+    const granted = Promise.withResolvers<void>()
+    const evicted = Promise.withResolvers<void>()
+    class Leases extends MemoryLeaseStore {
+      override async grant(leases: readonly Lease[]): Promise<void> {
+        await super.grant(leases)
+        if (leases[0]?.owner === 'b') granted.resolve()
+      }
+      override async evict(cids: readonly CID[]): Promise<CID[]> {
+        const freed = await super.evict(cids)
+        evicted.resolve()
+        await granted.promise
+        return freed
+      }
+    }
+    class Shards extends MemoryShardStore {
+      isSlow = false
+      override async size(cid: CID): Promise<number | undefined> {
+        const size = await super.size(cid)
+        if (this.isSlow) {
+          this.isSlow = false
+          await evicted.promise
+        }
+        return size
+      }
+    }
+    const shards = new Shards()
+    const refusals = new RefusalStore(':memory:')
+    const { provider } = testProvider({ leases: new Leases(), shards, refusals })
+    const { bytes, cid } = block()
+    await provider.put('a', cid, bytes, dayMs)
+    shards.isSlow = true
+    const renewing = provider.renew('b', [cid], dayMs)
+    while (shards.isSlow) await Promise.resolve()
+    refusals.refuse(cid, { reason: 'x', at: 1, atOnce: true }, { cids: [], isWhole: true })
+    await provider.evict([cid])
+    expect(await renewing).toEqual(['refused'])
+    expect(await shards.size(cid)).toBeUndefined()
+    expect(await provider.stats()).toMatchObject({ leases: 0, blocks: 0, usedBytes: 0 })
   })
 
   test('a release that overtakes its own put still ends the lease, and the block is gone', async () => {
