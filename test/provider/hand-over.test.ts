@@ -5,9 +5,12 @@ import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { HoldfastError } from '../../src/base/errors.ts'
 import { silentLog } from '../../src/base/log.ts'
-import { systemRandom } from '../../src/base/system.ts'
+import { systemClock, systemRandom } from '../../src/base/system.ts'
+import { cidOfShard } from '../../src/content/cid.ts'
 import { Drain } from '../../src/provider/drain.ts'
+import type { HandOverResult } from '../../src/provider/hand-over.ts'
 import { RefusedHandOver } from '../../src/provider/refused-hand-over.ts'
+import type { StorageStats } from '../../src/provider/storage-provider.ts'
 import { copiesAt, has, segmentAt, startWorld, type World, type WorldProvider } from '../support/hand-over-world.ts'
 
 const cleanUps: Array<() => Promise<unknown>> = []
@@ -53,7 +56,57 @@ const sent = ({ providers }: World): { count: number; twice: string[] } => {
   return { count: all.length, twice: all.filter((cid, at) => all.indexOf(cid) !== at) }
 }
 
+/** One that drains blocks of these owners, whatever becomes of a batch being the test's to say. */
+async function drainOfOwners(owners: readonly string[], batch: (owner: string) => Promise<HandOverResult>) {
+  let now = 1_700_000_000_000
+  const storage = {
+    owners: async () => owners.map((owner) => ({ owner, leases: 1, bytes: 1 })),
+    leasesOf: async (owner: string) => [{ owner, cid: cidOfShard(Buffer.from(owner)), bytes: 1, until: now }],
+    stats: async () => ({ leases: owners.length, leasedBytes: owners.length }) as StorageStats,
+    setDraining: () => {},
+    dropUnleased: async () => {}
+  }
+  const clock = { now: () => now, sleep: systemClock.sleep }
+  const components = { storage, clock, random: systemRandom, log: silentLog }
+  const drain = await Drain.open(components, { dataDir: await directory() })
+  await drain.begin()
+  const turn = async (signal: AbortSignal): Promise<void> => {
+    now += 1000
+    await drain.turn({ batch }, signal)
+  }
+  return turn
+}
+
+const nothing: HandOverResult = { moved: 0, movedBytes: 0, released: 0, sentBytes: 0, retryAfterMs: 0 }
+
 describe('a provider that drains', () => {
+  test('does not wait for an owner that takes its time before it serves the others', async () => {
+    const asked: string[] = []
+    const stopping = new AbortController()
+    const turn = await drainOfOwners(['slow', 'quick'], async (owner) => {
+      asked.push(owner)
+      if (owner === 'slow') await systemClock.sleep(60_000, stopping.signal)
+      return { ...nothing, moved: 1 }
+    })
+    for (let i = 0; i < 4; i++) await turn(stopping.signal)
+    expect(asked.filter((owner) => owner === 'quick').length).toBeGreaterThan(1)
+    expect(asked.filter((owner) => owner === 'slow').length).toBe(1)
+    stopping.abort(new Error('enough'))
+    await expect(turn(stopping.signal)).rejects.toThrow('enough')
+  })
+
+  test('sends to no purpose less and less often', async () => {
+    let sent = 0
+    const turn = await drainOfOwners(['liar'], async () => {
+      sent++
+      return { ...nothing, sentBytes: 1, why: 'it says that nothing arrives' }
+    })
+    const { signal } = new AbortController()
+    for (let seconds = 0; seconds < 600; seconds++) await turn(signal)
+    expect(sent).toBeGreaterThan(8)
+    expect(sent).toBeLessThan(30)
+  })
+
   test('hands everything over, each block once, and has nothing left', async () => {
     const { world, gateway, providers, leaver } = await started(8)
     const segments = Array.from({ length: 40 }, (_, i) =>
