@@ -218,7 +218,7 @@ async function start(
         log.error('a loss was not written down', { error: messageOf(error) })
       })
   })
-  const refusedHandOver = new RefusedHandOver({ handOver, store: refusals, leases, storage, clock, log })
+  const refusedHandOver = new RefusedHandOver({ handOver, store: refusals, leases, storage, clock, log, pause })
   started.push(() => drain.stop())
   const bitswap = await serveBitswap(network.node, new ReadOnlyBlockstore(storage, shards))
   started.push(() => bitswap.stop())

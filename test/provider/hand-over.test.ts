@@ -258,7 +258,8 @@ describe('content that is refused, and not at once', () => {
     const rule = { reason: 'not here', at: world.clock.now(), atOnce: false }
     store.refuse(cid, rule, { cids: [], isWhole: true })
     store.keep([cid], world.clock.now() + 1_000_000)
-    const refused = new RefusedHandOver({ handOver, store, leases, storage, clock: world.clock, log: silentLog })
+    const parts = { clock: world.clock, log: silentLog, pause: async () => {} }
+    const refused = new RefusedHandOver({ handOver, store, leases, storage, ...parts })
     const turn = async (): Promise<void> => {
       world.advance(60_000)
       await refused.turn(new AbortController().signal)
@@ -266,6 +267,37 @@ describe('content that is refused, and not at once', () => {
     }
     return { ...found, cid, store, turn }
   }
+
+  test('waits for an owner that is away, or takes its time, without holding up anybody', async () => {
+    const { leaver } = await started(4)
+    const { storage, refusals: store, leases } = leaver
+    const cids = Array.from({ length: 600 }, (_, i) => cidOfShard(Buffer.from(`block ${i}`)))
+    const until = systemClock.now() + 1_000_000
+    for (const cid of cids) store.refuse(cid, { reason: 'x', at: 1, atOnce: false }, { cids: [], isWhole: true })
+    store.keep(cids, until)
+    for (const owner of ['a slow one', 'quick'])
+      await leases.grant(cids.map((cid) => ({ cid, owner, until, bytes: 100 })))
+    const stopping = new AbortController()
+    let quick = 0
+    const batch = async (owner: string): Promise<HandOverResult> => {
+      if (owner !== 'quick') await systemClock.sleep(60_000, stopping.signal)
+      if (++quick > 10) stopping.abort(new Error('enough'))
+      return { ...nothing, moved: 1 }
+    }
+    let pauses = 0
+    const pause = async (): Promise<void> => void pauses++
+    const parts = { store, leases, storage, clock: systemClock, log: silentLog, pause }
+    await expect(new RefusedHandOver({ handOver: { batch }, ...parts }).turn(stopping.signal)).rejects.toThrow('enough')
+    expect(quick).toBeGreaterThan(10)
+    const away = async (): Promise<HandOverResult> => {
+      throw new HoldfastError('OFFLINE', 'away')
+    }
+    const { signal } = new AbortController()
+    const waiting = new RefusedHandOver({ handOver: { batch: away }, ...parts })
+    pauses = 0
+    expect([await waiting.turn(signal), await waiting.turn(signal)]).toEqual([true, false]) // nothing to do for a while
+    expect(pauses).toBeGreaterThanOrEqual(6)
+  })
 
   test('is served to nobody, handed over once, and deleted when nobody leases it any more', async () => {
     const { world, gateway, providers, leaver, cid, store, turn } = await refusing()
