@@ -27,7 +27,7 @@ import { challengeChunkBytes } from '../custody/audit-messages.ts'
 import { encodeOffer, type Offer, type Signer } from '../market/offer.ts'
 import type { LeaseState } from '../transfer/provider-client.ts'
 import { KeyedLock } from './keyed-lock.ts'
-import type { Lease, LeasedBlock, LeaseStore, LossKind, OwnerTotals } from './lease-store.ts'
+import type { Expired, Lease, LeasedBlock, LeaseStore, LossKind, OwnerTotals } from './lease-store.ts'
 import type { RefusalStore } from './refusal-store.ts'
 import type { ShardStore } from './shard-store.ts'
 
@@ -438,11 +438,11 @@ export class StorageProvider {
       result.bytes += bytes
     }
     const now = this.#clock.now()
-    let freed: CID[]
+    let expired: Expired
     do {
-      freed = await this.#leases.expire(now - this.#expiryGraceMs, collectBatch)
-      await forEachLimit(freed, deleteWidth, count)
-    } while (freed.length > 0)
+      expired = await this.#leases.expire(now - this.#expiryGraceMs, collectBatch)
+      await forEachLimit(expired.freed, deleteWidth, count)
+    } while (expired.ended === collectBatch)
     let due: CID[]
     do {
       due = await this.#leases.orphansSince(now - this.#orphanGraceMs, collectBatch)

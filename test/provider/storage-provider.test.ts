@@ -241,6 +241,19 @@ describe('leases', () => {
     expect(await provider.stats()).toMatchObject({ usedBytes: 0, leases: 0 })
   })
 
+  test('collects what nobody leases also behind many that one of two owners has given up', async () => {
+    const { provider, leases, clock } = testProvider({ expiryGraceMs: 0 })
+    const shared = Array.from({ length: 1500 }, () => block(8).cid)
+    const [soon, late] = [clock.now() + 1000, clock.now() + dayMs]
+    await leases.grant(shared.map((cid) => ({ cid, owner: 'a', until: soon, bytes: 8 })))
+    await leases.grant(shared.map((cid) => ({ cid, owner: 'b', until: late, bytes: 8 })))
+    const { bytes, cid } = block(8)
+    await provider.put('a', cid, bytes, 1500)
+    clock.advance(2000)
+    expect(await provider.collect()).toEqual({ blocks: 1, bytes: 8 })
+    expect(await provider.stats()).toMatchObject({ leases: 1500, blocks: 1500 })
+  })
+
   test('a put that comes while its block is being collected leaves the block there', async () => {
     const shards = new GatedShardStore()
     const { provider, clock } = testProvider({ shards, expiryGraceMs: 0 })
