@@ -108,6 +108,9 @@ export class RefusalStore {
   readonly #statements: ReturnType<typeof prepare>
   /** Whether anything is refused at all, and whether any of it is known by a hash only: usually neither. */
   #has: Presence = { targets: 0, hashed: 0 }
+  /** Of targets that have something to settle, what this process saw last of their growing. */
+  readonly #marks = new Map<number, number>()
+  #lastMark = 0
 
   /**
    * @param path of the database; `:memory:` for what need not outlive the process
@@ -172,7 +175,7 @@ export class RefusalStore {
       ) as { id: number }
       this.#statements.unsign.run(row.id) // it may say something else now
       this.#addBlocks(row.id, cids)
-      this.#statements.unsettle.run(row.id)
+      this.#unsettle(row.id)
       return row.id
     })
   }
@@ -191,7 +194,7 @@ export class RefusalStore {
     this.#write(() => {
       if (this.#statements.setExpanded.run(Number(isWhole), target).changes === 0) return // undone meanwhile
       this.#addBlocks(target, cids)
-      this.#statements.unsettle.run(target)
+      this.#unsettle(target)
     })
   }
 
@@ -221,8 +224,21 @@ export class RefusalStore {
     return (this.#statements.unsettled.all(limit) as Array<{ target: number }>).map(({ target }) => target)
   }
 
-  settled(target: number): void {
+  /** To be asked before what is held is looked at, and given to `settled`. */
+  markOf(target: number): number {
+    return this.#marks.get(target) ?? 0
+  }
+
+  /** Unless it has grown since it had that mark: then what was looked at before has to be looked at again. */
+  settled(target: number, mark: number): void {
+    if (this.markOf(target) !== mark) return
     this.#write(() => void this.#statements.settle.run(target))
+    this.#marks.delete(target)
+  }
+
+  #unsettle(target: number): void {
+    this.#statements.unsettle.run(target)
+    this.#marks.set(target, ++this.#lastMark)
   }
 
   /** A target and its parts, by CID, behind `after`; one that is known by a hash has none. */
@@ -350,7 +366,7 @@ export class RefusalStore {
           ...[list, key, cid?.bytes ?? null, Number(isAllowed), reason, at, atOnce, generation, Number(!isNode)]
         )
       }
-      this.#statements.unsettle.run(everything)
+      this.#unsettle(everything)
     })
   }
 
@@ -364,6 +380,7 @@ export class RefusalStore {
       this.#statements.unsignOld.run(list, generation)
       this.#statements.dropOldBlocks.run(list, generation)
       this.#statements.dropOldTargets.run(list, generation)
+      this.#unsettle(everything) // what it allowed may be refused now
       this.#statements.endReading.run(name ?? null, at, notApplicable, JSON.stringify(problems), problemCount, list)
     })
   }
@@ -388,6 +405,7 @@ export class RefusalStore {
     this.#statements.dropBlocks.run(target)
     this.#statements.dropTarget.run(target)
     this.#statements.settle.run(target)
+    this.#marks.delete(target)
   }
 
   #look(): void {

@@ -179,12 +179,13 @@ export class Refuser {
 
   async #settleOne(target: number): Promise<number> {
     const { store, pause } = this.#components
+    const mark = store.markOf(target)
     let held = 0
     for await (const cids of target === everything ? this.#held() : this.#cidsOf(target)) {
       held += await this.#settleBlocks(cids)
       await pause()
     }
-    store.settled(target)
+    store.settled(target, mark)
     return held
   }
 

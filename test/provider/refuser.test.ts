@@ -30,7 +30,7 @@ async function directory(): Promise<string> {
   return path
 }
 
-function scene(store = new RefusalStore(':memory:')) {
+function scene(store = new RefusalStore(':memory:'), pause = async (): Promise<void> => {}) {
   const signer = simulatedSigner('provider')
   const core = testProvider({ refusals: store })
   const told: Array<{ cid: string; handOver: boolean; owners: string[] }> = []
@@ -50,7 +50,7 @@ function scene(store = new RefusalStore(':memory:')) {
       findBlock: async (cid) => elsewhere.get(cid.toString()),
       clock: core.clock,
       log: silentLog,
-      pause: async () => {}
+      pause
     },
     { handsOver: true }
   )
@@ -422,6 +422,45 @@ describe('a denylist of the operator', () => {
       [third, null]
     ])
     expect([old, current].map(({ cid }) => it.provider.refusalOf(cid) !== undefined)).toEqual([false, true])
+  })
+
+  test('that says more while what is held is being settled has that settled too, and so has one that allows less', async () => {
+    const store = new RefusalStore(':memory:')
+    const [first, second] = [block(), block()]
+    const ruleOf = ({ cid }: { cid: CID }, isAllowed = false) => ({
+      key: cid.multihash.bytes,
+      cid,
+      isAllowed,
+      reason: ''
+    })
+    let onPause = (): void => {}
+    const { provider, refuser, told } = scene(store, async () => onPause())
+    for (const { cid, bytes } of [first, second]) await provider.put('a', cid, bytes, termMs)
+    const list = store.addList('/a.deny', false)
+    const generation = store.beginReading(list)
+    store.addRules(list, generation, [ruleOf(first)], 1)
+    onPause = () => {
+      onPause = () => {}
+      store.addRules(list, generation, [ruleOf(second)], 1)
+    }
+    await refuser.turn(signal)
+    expect(told.map(({ cid }) => cid).sort()).toEqual([first, second].map(({ cid }) => `${cid}`).sort())
+    // Another list, of a root, allows a part of it; what it says next does not.
+    const third = content(4)
+    const { cid, bytes } = third.shards[0]!
+    await provider.put('a', third.root, third.bytes, termMs)
+    await provider.put('a', cid, bytes, termMs)
+    const other = store.addList('/b.deny', false)
+    const root = ruleOf({ cid: third.root })
+    store.addRules(other, store.beginReading(other), [root, ruleOf({ cid }, true)], 1)
+    await refuser.turn(signal)
+    expect(provider.refusalOf(cid)).toBeUndefined()
+    const next = store.beginReading(other)
+    store.addRules(other, next, [root], 1)
+    await refuser.turn(signal)
+    store.endReading(other, next, { name: undefined, at: 1, notApplicable: 0, problems: [], problemCount: 0 })
+    await refuser.turn(signal)
+    expect(told.map(({ cid: one }) => one)).toContain(`${cid}`)
   })
 
   test('that cannot be read is not remembered', async () => {
