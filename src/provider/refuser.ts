@@ -92,8 +92,8 @@ export class Refuser {
   }
 
   /**
-   * Refuses a block, and where it is a root all that it is made of. When it resolves it is in force, durable, and what is
-   * held of it is settled.
+   * Refuses a block, and where it is a root all that it is made of. The block is refused before it is looked for what else
+   * is; when it resolves what is held of both is settled. Aborted, or where that fails, the rest follows by itself.
    *
    * @throws HoldfastError `BAD_INPUT` for what no provider keeps, or is part of everybody's contents
    */
@@ -108,8 +108,10 @@ export class Refuser {
     check(code === hashes.sha256 || code === hashes.blake3, 'no provider keeps blocks of that kind')
     check(!isEmptyContent(cid), 'nothing is in it, and it is part of many contents')
     check(reason.length <= reasonCharsMax, `a reason has at most ${reasonCharsMax} characters`)
-    const parts = await this.#partsOf(cid, signal)
-    const target = store.refuse(cid, { reason, at: clock.now(), atOnce }, parts)
+    const isWhole = cid.code !== codecs.dagCbor && cid.code !== codecs.dagPb
+    const target = store.refuse(cid, { reason, at: clock.now(), atOnce }, { cids: [], isWhole })
+    const parts = isWhole ? { cids: [], isWhole } : await this.#partsOf(cid, signal)
+    if (parts.cids.length > 0 || parts.isWhole) store.expand(target, parts)
     const known = { parts: parts.cids.length, isWhole: parts.isWhole }
     this.#log.info('a content is refused', { cid, ...known, reason, atOnce })
     const held = await this.#settle(target)

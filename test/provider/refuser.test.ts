@@ -157,6 +157,24 @@ describe('what is refused', () => {
     expect(`${(await openRefusal(signed!, 'provider', verifySimulated)).root}`).toBe(`${root}`)
   })
 
+  test('is in force before it is known what it is made of, and stays so where nobody waits for that', async () => {
+    const { provider, refuser, elsewhere, store } = scene()
+    const { root, bytes, shards } = content(4)
+    const leaving = new AbortController()
+    let seen: string | undefined
+    elsewhere.get = () => {
+      seen = provider.refusalOf(root)
+      leaving.abort(new Error('the operator has left'))
+      throw new Error('given up')
+    }
+    await expect(refuser.refuse(root, { reason: 'no' }, leaving.signal)).rejects.toThrow('left')
+    expect([seen, provider.refusalOf(root)]).toEqual(['no', 'no'])
+    elsewhere.get = () => bytes
+    await refuser.turn(signal)
+    expect(provider.refusalOf(shards[0]!.cid)).toBe('no')
+    expect(store.commands(1)).toMatchObject([{ isExpanded: true, blocks: 4 }])
+  })
+
   test('by a root whose manifest comes to light later', async () => {
     const { provider, refuser, elsewhere, clock, shards: stored } = scene()
     const { root, bytes, shards } = content(4)
