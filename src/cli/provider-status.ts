@@ -72,12 +72,13 @@ export function render(report: ProviderReport, now: number): string {
 }
 
 function facts({ status, reason }: ProviderReport, now: number): string {
-  const { usedBytes, capacityBytes, leasedBytes, blocks, leases, lost, rotten, accepting, answers } = status
+  const { usedBytes, capacityBytes, leasedBytes, blocks, leases, lost, rotten, refusedKept, answers } = status
   const lines: Array<[string, string]> = [
-    ['State', reason === null ? `running${accepting ? '' : ', takes no new shards'}` : `not running: ${reason}`],
+    ['State', `${reason === null ? 'running' : `not running: ${reason}`}${intentOf(status)}`],
     ['Peer', status.peerId],
     ['Space', `${formatBytes(usedBytes)} used of ${formatBytes(capacityBytes)}`],
     ['Leased', `${formatBytes(leasedBytes)}, ${counted(blocks, 'shard')} under ${counted(leases, 'lease')}`],
+    ...(refusedKept === 0 ? [] : [refusedLine(refusedKept)]),
     ['Damaged', `${counted(rotten, 'shard')} found since the start`],
     ['Lost', `${counted(lost, 'leased shard')} damaged or gone, and not brought again`],
     ['Scrubber', scrubLine(status, now)],
@@ -87,6 +88,16 @@ function facts({ status, reason }: ProviderReport, now: number): string {
   ]
   return lines.map(([name, value]) => `${`${name}:`.padEnd(13)}${value}`).join('\n')
 }
+
+function intentOf({ accepting, draining }: ProviderStatus): string {
+  if (draining) return '; it drains: takes no new shards, and hands over what it has'
+  return accepting ? '' : '; takes no new shards'
+}
+
+const refusedLine = (kept: number): [string, string] => [
+  'Refused',
+  `${counted(kept, 'shard')} kept until brought elsewhere, a day at most`
+]
 
 /** `2026-01-31 12:00Z` */
 const minuteOf = (at: number): string => `${new Date(at).toISOString().slice(0, 16).replace('T', ' ')}Z`

@@ -65,8 +65,9 @@ export class DenylistWatcher {
   async add(path: string, atOnce: boolean): Promise<ListView> {
     const { store } = this.#components
     check(isAbsolute(path), 'a list is named by its absolute path')
-    const isKnown = store.lists().some((list) => list.path === path)
-    check(isKnown || store.lists().length < listsMax, `at most ${listsMax} lists`)
+    const files = store.listFiles()
+    const isKnown = files.some((list) => list.path === path)
+    check(isKnown || files.length < listsMax, `at most ${listsMax} lists`)
     return await this.#locks.run(path, async () => {
       const looks = await appearance(path)
       const list = await this.#parse(path)
@@ -89,8 +90,7 @@ export class DenylistWatcher {
 
   /** Reads again what has changed. */
   async look(): Promise<void> {
-    for (const { id, path } of this.#components.store.lists()) {
-      this.#watch(path)
+    for (const { id, path } of this.#components.store.listFiles()) {
       await this.#locks.run(path, () => this.#lookAt(id, path))
     }
   }
@@ -113,6 +113,10 @@ export class DenylistWatcher {
 
   async #lookAt(id: number, path: string): Promise<void> {
     const { store, clock } = this.#components
+    // It may have been forgotten while others were read, and another list may have its number by now.
+    const isKnown = store.listFiles().some((list) => list.id === id && list.path === path)
+    if (!isKnown) return
+    this.#watch(path)
     let looks: string
     try {
       looks = await appearance(path)
@@ -124,7 +128,7 @@ export class DenylistWatcher {
     } catch (error) {
       if (this.#stopping.signal.aborted) return
       const why = messageOf(error)
-      if (store.lists().find((list) => list.id === id)?.failure !== why)
+      if (store.listFiles().find((list) => list.id === id)?.failure !== why)
         this.#log.error('a denylist cannot be read; what it said before is in force', { path, error: why })
       store.failReading(id, why)
     }
@@ -147,7 +151,8 @@ export class DenylistWatcher {
     const { store, clock, pause, onChange } = this.#components
     const at = clock.now()
     const generation = store.beginReading(id)
-    const all = [...rules.values()]
+    // What is allowed first: what is held may be settled before all is read, and what was deleted is gone.
+    const all = [...rules.values()].sort((a, b) => Number(b.isAllowed) - Number(a.isAllowed))
     for (let from = 0; from < all.length; from += rulesAtOnce) {
       store.addRules(id, generation, all.slice(from, from + rulesAtOnce), at)
       await pause()

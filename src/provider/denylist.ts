@@ -81,20 +81,47 @@ export const isEmptyContent = (cid: CID): boolean => empty.has(Buffer.from(cid.m
  * @throws HoldfastError `BAD_INPUT` for a header of another version or too long, and for more rules than there may be
  */
 export async function parseDenylist(text: string, pause: () => Promise<void> = async () => {}): Promise<Denylist> {
-  const lines = text.split('\n')
-  const { name, bodyAt } = readHeader(lines)
+  const lines = new Lines(text, pause)
+  const { name, bodyAt } = await readHeader(lines)
   const list: Denylist = { name, rules: new Map(), notApplicable: 0, problems: [], problemCount: 0 }
   const reason = `on the list ${name ?? 'of this provider'}`.slice(0, reasonCharsMax)
-  for (let at = bodyAt; at < lines.length; at++) {
-    if ((at - bodyAt) % linesInTurn === linesInTurn - 1) await pause()
-    const line = lines[at]!.trim()
-    if (line === '' || line.startsWith('#')) continue
+  await lines.each(bodyAt, (untrimmed, at) => {
+    const line = untrimmed.trim()
+    if (line === '' || line.startsWith('#')) return
     const read = readLine(line, reason)
     if (read === 'not applicable') list.notApplicable += 1
-    else if (typeof read === 'string') report(list, at + 1, read)
+    else if (typeof read === 'string') report(list, at, read)
     else for (const rule of read) addRule(list, rule)
-  }
+  })
   return list
+}
+
+/** One at a time: a file may consist of nothing but ends of lines, and an array of all of them fits no heap. */
+class Lines {
+  readonly #text: string
+  readonly #pause: () => Promise<void>
+
+  constructor(text: string, pause: () => Promise<void>) {
+    this.#text = text
+    this.#pause = pause
+  }
+
+  /**
+   * Visits the lines from the one numbered `first` on, counted from 1, until that says `false`.
+   *
+   * @returns the number of the line behind the last one visited
+   */
+  async each(first: number, visit: (line: string, number: number) => unknown): Promise<number> {
+    let number = 1
+    for (let from = 0; from <= this.#text.length; number++) {
+      const newline = this.#text.indexOf('\n', from)
+      const end = newline < 0 ? this.#text.length : newline
+      if (number % linesInTurn === 0) await this.#pause()
+      if (number >= first && visit(this.#text.slice(from, end), number) === false) return number + 1
+      from = end + 1
+    }
+    return number
+  }
 }
 
 function addRule({ rules }: Denylist, rule: DenyRule): void {
@@ -109,12 +136,19 @@ function report(list: Denylist, line: number, why: string): void {
   if (list.problems.length < problemsListed) list.problems.push({ line, why })
 }
 
-/** A `---` further down than any header reaches separates nothing. */
-function readHeader(lines: readonly string[]): { name: string | undefined; bodyAt: number } {
-  const end = lines.findIndex((line) => line.trimEnd() === '---')
-  if (end < 0 || lines.slice(0, end).some((line) => /^[!/]/.test(line))) return { name: undefined, bodyAt: 0 }
-  const header = lines.slice(0, end)
-  if (Buffer.byteLength(header.join('\n')) > headerBytesMax)
+/** A `---` behind the first rule separates nothing. @returns the number of the first line behind the header, too */
+async function readHeader(lines: Lines): Promise<{ name: string | undefined; bodyAt: number }> {
+  const header: string[] = []
+  let bytes = 0
+  let isEnded = false
+  const bodyAt = await lines.each(1, (line) => {
+    isEnded = line.trimEnd() === '---'
+    if (isEnded || /^[!/]/.test(line)) return false
+    bytes += Buffer.byteLength(line) + 1
+    return bytes > headerBytesMax + 1 || header.push(line)
+  })
+  if (!isEnded) return { name: undefined, bodyAt: 1 }
+  if (bytes > headerBytesMax + 1)
     throw new HoldfastError('BAD_INPUT', `the header of a denylist has at most ${headerBytesMax} bytes`)
   const fieldOf = (key: string): string | undefined =>
     header
@@ -123,7 +157,7 @@ function readHeader(lines: readonly string[]): { name: string | undefined; bodyA
   const version = fieldOf('version') ?? '1'
   if (version !== '1')
     throw new HoldfastError('BAD_INPUT', `a denylist of version ${version.slice(0, 20)}: 1 is known here`)
-  return { name: fieldOf('name')?.slice(0, 128), bodyAt: end + 1 }
+  return { name: fieldOf('name')?.slice(0, 128), bodyAt }
 }
 
 /** Rules, or why there are none. */

@@ -9,8 +9,7 @@ import { readFile, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { z } from 'zod'
 import type { Clock } from '../base/clock.ts'
-import { forEachLimit } from '../base/concurrency.ts'
-import { writeFileDurably } from '../base/durable-file.ts'
+import { syncDirectory, writeFileDurably } from '../base/durable-file.ts'
 import { HoldfastError, messageOf } from '../base/errors.ts'
 import { minuteMs, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
@@ -23,8 +22,9 @@ import type { StorageProvider } from './storage-provider.ts'
 const ownersAtOnce = 4
 /** Those that lease most; the others have their turn when these are done. */
 const ownersMax = 1024
-/** Batches of one owner before the others have their turn. */
+/** Batches of one owner before the others have their turn, and after what time it has no further one. */
 const batchesInTurn = 8
+const turnMsMax = 30 * secondMs
 /** Between two turns of an owner: while it goes well, and at most. */
 const soonMs = secondMs / 2
 const retryMsMax = minuteMs
@@ -87,6 +87,8 @@ export class Drain {
   readonly #dataDir: string
   readonly #log: Log
   readonly #appointments = new Map<string, Appointment>()
+  /** Owners whose turn it is. */
+  readonly #serving = new Map<string, Promise<void>>()
   #file: DrainFile | undefined
   #isChanged = false
   #stopping = new AbortController()
@@ -149,6 +151,7 @@ export class Drain {
     if (this.#file === undefined) return
     await this.#halt()
     await rm(pathOf(this.#dataDir), { force: true })
+    await syncDirectory(this.#dataDir) // or it drains again after a power cut
     this.#file = undefined
     this.#appointments.clear()
     this.#components.storage.setDraining(false)
@@ -203,7 +206,8 @@ export class Drain {
   }
 
   /**
-   * Gives every owner whose turn it is some batches.
+   * Gives owners whose turn it is some batches, those first that have waited longest, and waits for them for a moment.
+   * Whoever takes longer keeps one place, and nobody else.
    *
    * @returns when the next turn is
    */
@@ -221,9 +225,28 @@ export class Drain {
       if (!this.#appointments.has(owner))
         this.#appointments.set(owner, { nextAt: clock.now(), after: undefined, fruitless: 0, why: undefined })
     }
-    const due = [...this.#appointments].filter(([, { nextAt }]) => nextAt <= clock.now())
-    await forEachLimit(due, ownersAtOnce, ([owner, appointment]) => this.#serve(handOver, owner, appointment, signal))
+    const due = [...this.#appointments]
+      .filter(([owner, { nextAt }]) => nextAt <= clock.now() && !this.#serving.has(owner))
+      .sort(([, a], [, b]) => a.nextAt - b.nextAt)
+    for (const [owner, appointment] of due.slice(0, ownersAtOnce - this.#serving.size)) {
+      const serving = this.#serve(handOver, owner, appointment, signal).finally(() => this.#serving.delete(owner))
+      serving.catch(() => {}) // it fails when it is stopped
+      this.#serving.set(owner, serving)
+    }
+    await this.#awaitServed(signal)
     return Math.min(clock.now() + lookEveryMs, ...[...this.#appointments.values()].map(({ nextAt }) => nextAt))
+  }
+
+  /** Until all are served, or a moment has passed; to the end, where it is stopped. @throws the signal's reason */
+  async #awaitServed(signal: AbortSignal): Promise<void> {
+    const served = new AbortController()
+    const late = this.#components.clock.sleep(lookEveryMs, AbortSignal.any([signal, served.signal]))
+    try {
+      await Promise.race([Promise.all(this.#serving.values()), late])
+    } finally {
+      served.abort('all are served')
+      if (signal.aborted) await Promise.allSettled(this.#serving.values())
+    }
   }
 
   async #serve(
@@ -233,12 +256,14 @@ export class Drain {
     signal: AbortSignal
   ): Promise<void> {
     const { clock, random } = this.#components
+    const endsAt = clock.now() + turnMsMax
     let pauseMs = soonMs
     try {
-      for (let batches = 0; batches < batchesInTurn; batches++) {
-        const { isFruitful, isEnd, retryAfterMs } = await this.#batch(handOver, owner, appointment, signal)
+      for (let batches = 0; batches < batchesInTurn && clock.now() < endsAt; batches++) {
+        const { isFruitful, isEnd, isVain, retryAfterMs } = await this.#batch(handOver, owner, appointment, signal)
         if (isFruitful) appointment.fruitless = 0
-        if (isEnd) pauseMs = lookEveryMs // leases that are being ended need not be asked about
+        else if (isVain) pauseMs = secondMs * 2 ** Math.min(++appointment.fruitless, 10)
+        if (isEnd) pauseMs = Math.max(pauseMs, lookEveryMs) // leases that are being ended need not be asked about
         if (isFruitful && !isEnd) continue
         if (!isFruitful) pauseMs = Math.max(pauseMs, retryAfterMs)
         break
@@ -258,17 +283,18 @@ export class Drain {
     owner: string,
     appointment: Appointment,
     signal: AbortSignal
-  ): Promise<{ isFruitful: boolean; isEnd: boolean; retryAfterMs: number }> {
+  ): Promise<{ isFruitful: boolean; isEnd: boolean; isVain: boolean; retryAfterMs: number }> {
     const { storage } = this.#components
     const leases = await storage.leasesOf(owner, { after: appointment.after, limit: handOverBatch })
     const isEnd = leases.length < handOverBatch
     appointment.after = isEnd ? undefined : leases.at(-1)!.cid
-    if (leases.length === 0) return { isFruitful: false, isEnd: true, retryAfterMs: 0 }
+    if (leases.length === 0) return { isFruitful: false, isEnd: true, isVain: false, retryAfterMs: 0 }
     const { why, retryAfterMs, ...counts } = await handOver.batch(owner, leases, 'drain', signal)
     appointment.why = why
     this.#count(counts)
     await this.#save()
-    return { isFruitful: counts.moved + counts.released > 0, isEnd, retryAfterMs }
+    const isFruitful = counts.moved + counts.released > 0
+    return { isFruitful, isEnd, isVain: !isFruitful && counts.sentBytes > 0, retryAfterMs }
   }
 
   #count({ moved, movedBytes, released, sentBytes }: Omit<DrainFile, 'v' | 'since'>): void {

@@ -39,6 +39,13 @@ export interface OwnerTotals {
 /** The order of `owners`; the same for all stores, so that runs replay. */
 export const byBytes = (a: OwnerTotals, b: OwnerTotals): number => b.bytes - a.bytes || (a.owner < b.owner ? -1 : 1)
 
+export interface Expired {
+  /** Leases. */
+  ended: number
+  /** The blocks that nobody leases any more. */
+  freed: CID[]
+}
+
 export interface LeaseStore {
   /**
    * Adds or extends (never shortens); durable when it resolves. Calls made together may share one commit. What is lost
@@ -47,8 +54,8 @@ export interface LeaseStore {
   grant: (leases: readonly Lease[]) => Promise<void>
   /** Ends these leases of `owner`; returns the CIDs that nobody leases any more. */
   release: (owner: string, cids: readonly CID[]) => Promise<CID[]>
-  /** Ends the leases that ran out before `now`, at most `limit`; returns the CIDs that nobody leases any more. */
-  expire: (now: number, limit: number) => Promise<CID[]>
+  /** Ends the leases that ran out before `now`, at most `limit`. Only where it ended fewer is none left. */
+  expire: (now: number, limit: number) => Promise<Expired>
   /** Ends all leases on these blocks, whoever's; returns those of them that somebody had leased. */
   evict: (cids: readonly CID[]) => Promise<CID[]>
   get: (owner: string, cid: CID) => Promise<Lease | undefined>

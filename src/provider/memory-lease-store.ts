@@ -2,6 +2,7 @@
 import type { CID } from 'multiformats/cid'
 import {
   byBytes,
+  type Expired,
   type Lease,
   type LeasedBlock,
   type LeaseStore,
@@ -44,18 +45,18 @@ export class MemoryLeaseStore implements LeaseStore {
     return freed
   }
 
-  async expire(now: number, limit: number): Promise<CID[]> {
+  async expire(now: number, limit: number): Promise<Expired> {
     const freed: CID[] = []
     let ended = 0
     for (const block of [...this.#blocks.values()]) {
       for (const [owner, until] of [...block.untilByOwner]) {
         if (until >= now) continue
-        if (ended === limit) return freed
+        if (ended === limit) return { ended, freed }
         ended += 1
         if (this.#end(block, owner)) freed.push(block.cid)
       }
     }
-    return freed
+    return { ended, freed }
   }
 
   async evict(cids: readonly CID[]): Promise<CID[]> {

@@ -25,6 +25,8 @@ const gatherMs = 200
 const pauseMsMin = secondMs
 const pauseMsMax = 10 * minuteMs
 const tellMsMax = 30 * secondMs
+/** Messages to one gateway before the others have their turn. */
+const batchesInTurn = 4
 /** Gateways told at once. */
 const tellWidth = 4
 
@@ -119,7 +121,7 @@ export class Notices {
   }
 
   /**
-   * Tells every gateway whose turn it is what there is to tell.
+   * Tells every gateway whose turn it is what there is to tell, or the beginning of it.
    *
    * @returns when somebody's turn comes again; undefined: nothing is left to tell
    */
@@ -127,7 +129,7 @@ export class Notices {
     const { clock } = this.#components
     this.#forgetOld()
     const owners = this.#owners().filter((owner) => (this.#pauses.get(owner)?.until ?? 0) <= clock.now())
-    await forEachLimit(owners, tellWidth, (owner) => this.#tellAll(owner, signal))
+    await forEachLimit(owners, tellWidth, (owner) => this.#tellSome(owner, signal))
     const left = this.#owners()
     for (const owner of this.#pauses.keys()) if (!left.includes(owner)) this.#pauses.delete(owner)
     if (left.length === 0) return undefined
@@ -172,9 +174,11 @@ export class Notices {
     }
   }
 
-  /** Batch by batch, until nothing is left, or the gateway does not answer. */
-  async #tellAll(owner: string, signal: AbortSignal | undefined): Promise<void> {
-    for (let batch = this.#batchOf(owner); batch.length > 0; batch = this.#batchOf(owner)) {
+  /** Some batches, until nothing is left, or the gateway does not answer. */
+  async #tellSome(owner: string, signal: AbortSignal | undefined): Promise<void> {
+    for (let batches = 0; batches < batchesInTurn; batches++) {
+      const batch = this.#batchOf(owner)
+      if (batch.length === 0) return
       signal?.throwIfAborted()
       try {
         await this.#tell(owner, batch, signal)
@@ -195,8 +199,13 @@ export class Notices {
       if (kind !== 'lost' || (await leases.get(owner, cid)) === undefined) continue
       if ((await leases.lossOf(cid)) !== undefined) lost.push(cid) // else it was brought again
     }
-    const signed = await signedOf(batch.filter(({ kind }) => kind === 'refused').map(({ cid }) => cid))
+    const refused = batch.filter(({ kind }) => kind === 'refused').map(({ cid }) => cid)
+    const signed = await signedOf(refused)
     const refusals = signed.filter((bytes) => bytes !== undefined)
+    for (const [at, cid] of refused.entries()) {
+      // Taken back before it was told: what has been deleted by then is lost, and not to be so in silence.
+      if (signed[at] === undefined && (await leases.get(owner, cid)) === undefined) lost.push(cid)
+    }
     if (lost.length === 0 && refusals.length === 0) return
     const late = AbortSignal.any([...(signal ? [signal] : []), this.#stopping.signal])
     await withDeadline(clock, tellMsMax, late, (inner) =>
@@ -224,7 +233,8 @@ export class Notices {
   #batchOf(owner: string): Notice[] {
     const rows = this.#statements.batch.all(owner, refusalsMax + lostMax) as unknown as NoticeRow[]
     const handOver = rows[0]?.hand_over
-    const room = { [kinds.lost]: lostMax, [kinds.refused]: refusalsMax } as Record<number, number>
+    // What was refused may turn out to be lost.
+    const room = { [kinds.lost]: lostMax - refusalsMax, [kinds.refused]: refusalsMax } as Record<number, number>
     return rows.flatMap((row): Notice[] => {
       if (row.hand_over !== handOver || room[row.kind]! === 0) return []
       room[row.kind]! -= 1

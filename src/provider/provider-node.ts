@@ -36,7 +36,7 @@ import { RefusedHandOver } from './refused-hand-over.ts'
 import { Refuser } from './refuser.ts'
 import { RootList } from './root-list.ts'
 import { gatewaysMax } from './scores-file.ts'
-import { Scrubber, type ScrubProgress } from './scrubber.ts'
+import { Scrubber } from './scrubber.ts'
 import { SqliteLeaseStore } from './sqlite-lease-store.ts'
 import { type CurrentStatus, keepStatus } from './status-file.ts'
 import { StorageProvider } from './storage-provider.ts'
@@ -218,7 +218,7 @@ async function start(
         log.error('a loss was not written down', { error: messageOf(error) })
       })
   })
-  const refusedHandOver = new RefusedHandOver({ handOver, store: refusals, leases, storage, clock, log })
+  const refusedHandOver = new RefusedHandOver({ handOver, store: refusals, leases, storage, clock, log, pause })
   started.push(() => drain.stop())
   const bitswap = await serveBitswap(network.node, new ReadOnlyBlockstore(storage, shards))
   started.push(() => bitswap.stop())
@@ -241,7 +241,8 @@ async function start(
   notices.start()
   refusedHandOver.start()
   started.push(() => refusedHandOver.stop())
-  const status = (): Promise<CurrentStatus> => statusOf(storage, proofs, ports.network, dataUrls, scrubber?.progress)
+  const status = (): Promise<CurrentStatus> =>
+    statusOf({ storage, proofs, refusals, network: ports.network, dataUrls, scrubber })
   started.push(await keepStatus(dataDir, status, { clock, log }))
   drain.start(handOver)
   const routes: LocalRoutes = {
@@ -265,13 +266,23 @@ async function start(
   }
 }
 
-async function statusOf(
-  storage: StorageProvider,
-  proofs: ProofService,
-  network: Libp2pNetwork,
-  dataUrls: readonly string[],
-  scrub: ScrubProgress | undefined
-): Promise<CurrentStatus> {
+interface StatusSources {
+  storage: StorageProvider
+  proofs: ProofService
+  refusals: RefusalStore
+  network: Libp2pNetwork
+  dataUrls: readonly string[]
+  scrubber: Scrubber | undefined
+}
+
+async function statusOf({
+  storage,
+  proofs,
+  refusals,
+  network,
+  dataUrls,
+  scrubber
+}: StatusSources): Promise<CurrentStatus> {
   const [stats, gateways] = await Promise.all([storage.stats(), storage.owners(gatewaysMax)])
   const { accepting, capacityBytes, usedBytes, leasedBytes, blocks, leases, lost, rotten } = stats
   return {
@@ -280,7 +291,9 @@ async function statusOf(
     addresses: network.addresses(),
     dataUrls: [...dataUrls],
     ...{ accepting, capacityBytes, usedBytes, leasedBytes, blocks, leases, lost, rotten },
-    scrub: scrub ?? null,
+    draining: storage.draining,
+    refusedKept: refusals.kept,
+    scrub: scrubber?.progress ?? null,
     answers: { ...proofs.given },
     gateways
   }

@@ -33,6 +33,7 @@ const schema = `
   CREATE TABLE IF NOT EXISTS signed (
     cid BLOB PRIMARY KEY, target INTEGER NOT NULL, bytes BLOB NOT NULL
   ) STRICT, WITHOUT ROWID;
+  CREATE INDEX IF NOT EXISTS signed_by_target ON signed (target);
   CREATE TABLE IF NOT EXISTS kept (cid BLOB PRIMARY KEY, until INTEGER NOT NULL) STRICT, WITHOUT ROWID;
   CREATE INDEX IF NOT EXISTS kept_by_until ON kept (until);
   CREATE TABLE IF NOT EXISTS unsettled (target INTEGER PRIMARY KEY) STRICT;
@@ -107,6 +108,9 @@ export class RefusalStore {
   readonly #statements: ReturnType<typeof prepare>
   /** Whether anything is refused at all, and whether any of it is known by a hash only: usually neither. */
   #has: Presence = { targets: 0, hashed: 0 }
+  /** Of targets that have something to settle, what this process saw last of their growing. */
+  readonly #marks = new Map<number, number>()
+  #lastMark = 0
 
   /**
    * @param path of the database; `:memory:` for what need not outlive the process
@@ -127,7 +131,10 @@ export class RefusalStore {
     }
   }
 
-  /** Why the block is refused; undefined: it is not. The oldest ground counts. */
+  /**
+   * Why the block is refused; undefined: it is not. The oldest ground counts; where any wants it deleted at once, it is:
+   * what the operator asks for later is not to come to nothing for what was there before.
+   */
   find(cid: CID): RefusalGround | undefined {
     if (this.#has.targets === 0) return undefined
     const keys = [keyOfCid(cid), ...(this.#has.hashed > 0 ? hashedKeysOf(cid) : [])]
@@ -141,7 +148,8 @@ export class RefusalStore {
     if (grounds.length === 0) return undefined
     const { row, root } = grounds.reduce((first, next) => (next.row.at < first.row.at ? next : first))
     const list = row.list === 0 ? null : ((this.#statements.pathOf.get(row.list) as { path: string }).path ?? null)
-    return { reason: row.reason, at: row.at, root, list, atOnce: row.at_once === 1, target: row.id }
+    const atOnce = grounds.some((ground) => ground.row.at_once === 1)
+    return { reason: row.reason, at: row.at, root, list, atOnce, target: row.id }
   }
 
   /**
@@ -167,7 +175,7 @@ export class RefusalStore {
       ) as { id: number }
       this.#statements.unsign.run(row.id) // it may say something else now
       this.#addBlocks(row.id, cids)
-      this.#statements.unsettle.run(row.id)
+      this.#unsettle(row.id)
       return row.id
     })
   }
@@ -186,7 +194,7 @@ export class RefusalStore {
     this.#write(() => {
       if (this.#statements.setExpanded.run(Number(isWhole), target).changes === 0) return // undone meanwhile
       this.#addBlocks(target, cids)
-      this.#statements.unsettle.run(target)
+      this.#unsettle(target)
     })
   }
 
@@ -201,9 +209,11 @@ export class RefusalStore {
     return rows.map(({ id, cid, list, tries }) => ({ target: id, cid: CID.decode(cid), list, tries }))
   }
 
-  /** Its parts were not found. `nextTry` null: they are not looked for again. */
-  notFound(target: number, nextTry: number | null): void {
-    this.#write(() => void this.#statements.tried.run(nextTry ?? Number.MAX_SAFE_INTEGER, target))
+  /** Their parts were not found. `nextTry` null: they are not looked for again. */
+  notFound(targets: ReadonlyArray<{ target: number; nextTry: number | null }>): void {
+    this.#write(() => {
+      for (const { target, nextTry } of targets) this.#statements.tried.run(nextTry ?? Number.MAX_SAFE_INTEGER, target)
+    })
   }
 
   /**
@@ -214,8 +224,21 @@ export class RefusalStore {
     return (this.#statements.unsettled.all(limit) as Array<{ target: number }>).map(({ target }) => target)
   }
 
-  settled(target: number): void {
+  /** To be asked before what is held is looked at, and given to `settled`. */
+  markOf(target: number): number {
+    return this.#marks.get(target) ?? 0
+  }
+
+  /** Unless it has grown since it had that mark: then what was looked at before has to be looked at again. */
+  settled(target: number, mark: number): void {
+    if (this.markOf(target) !== mark) return
     this.#write(() => void this.#statements.settle.run(target))
+    this.#marks.delete(target)
+  }
+
+  #unsettle(target: number): void {
+    this.#statements.unsettle.run(target)
+    this.#marks.set(target, ++this.#lastMark)
   }
 
   /** A target and its parts, by CID, behind `after`; one that is known by a hash has none. */
@@ -234,6 +257,11 @@ export class RefusalStore {
 
   keepSigned(cid: CID, target: number, bytes: Uint8Array): void {
     this.#write(() => void this.#statements.keepSigned.run(cid.bytes, target, bytes))
+  }
+
+  /** How many signatures are kept. */
+  get signed(): number {
+    return (this.#statements.signedCount.get() as { n: number }).n
   }
 
   /** Remembers blocks that are kept though they are refused, until a time at most. */
@@ -299,6 +327,11 @@ export class RefusalStore {
     }))
   }
 
+  /** Which files are read: what is cheap to know of the lists. */
+  listFiles(): Array<{ id: number; path: string; failure: string | null }> {
+    return this.#statements.listFiles.all() as Array<{ id: number; path: string; failure: string | null }>
+  }
+
   /** Remembers a list; what it says is not in force before it was read. */
   addList(path: string, atOnce: boolean): number {
     return this.#write(() => (this.#statements.addList.get(path, Number(atOnce)) as { id: number }).id)
@@ -309,6 +342,7 @@ export class RefusalStore {
     return this.#write(() => {
       const row = this.#statements.listAt.get(path) as { id: number } | undefined
       if (row === undefined) return false
+      this.#statements.unsignList.run(row.id)
       this.#statements.dropListBlocks.run(row.id)
       this.#statements.dropListTargets.run(row.id)
       this.#statements.dropList.run(row.id)
@@ -332,7 +366,7 @@ export class RefusalStore {
           ...[list, key, cid?.bytes ?? null, Number(isAllowed), reason, at, atOnce, generation, Number(!isNode)]
         )
       }
-      this.#statements.unsettle.run(everything)
+      this.#unsettle(everything)
     })
   }
 
@@ -343,8 +377,10 @@ export class RefusalStore {
     { name, at, notApplicable, problems, problemCount }: ReadingSummary
   ): void {
     this.#write(() => {
+      this.#statements.unsignOld.run(list, generation)
       this.#statements.dropOldBlocks.run(list, generation)
       this.#statements.dropOldTargets.run(list, generation)
+      this.#unsettle(everything) // what it allowed may be refused now
       this.#statements.endReading.run(name ?? null, at, notApplicable, JSON.stringify(problems), problemCount, list)
     })
   }
@@ -365,9 +401,11 @@ export class RefusalStore {
   }
 
   #dropTarget(target: number): void {
+    this.#statements.unsign.run(target) // the next target may have its number
     this.#statements.dropBlocks.run(target)
     this.#statements.dropTarget.run(target)
     this.#statements.settle.run(target)
+    this.#marks.delete(target)
   }
 
   #look(): void {
@@ -456,6 +494,11 @@ function prepare(db: DatabaseSync) {
     signedOf: statement('SELECT bytes FROM signed WHERE cid = ? AND target = ?'),
     keepSigned: statement('INSERT OR REPLACE INTO signed VALUES (?, ?, ?)'),
     unsign: statement('DELETE FROM signed WHERE target = ?'),
+    unsignList: statement('DELETE FROM signed WHERE target IN (SELECT id FROM targets WHERE list = ?)'),
+    unsignOld: statement(
+      'DELETE FROM signed WHERE target IN (SELECT id FROM targets WHERE list = ? AND generation < ?)'
+    ),
+    signedCount: statement('SELECT count(*) AS n FROM signed'),
     keep: statement('INSERT OR IGNORE INTO kept VALUES (?, ?)'),
     keptUntil: statement('SELECT cid FROM kept WHERE until <= ? ORDER BY until LIMIT ?'),
     keepNoMore: statement('DELETE FROM kept WHERE cid = ?'),
@@ -464,6 +507,7 @@ function prepare(db: DatabaseSync) {
     isKept: statement('SELECT 1 FROM kept WHERE cid = ?'),
     list: statement('SELECT at_once FROM lists WHERE id = ?'),
     listAt: statement('SELECT id FROM lists WHERE path = ?'),
+    listFiles: statement('SELECT id, path, failure FROM lists ORDER BY path'),
     lists: statement(`
       SELECT l.*, (SELECT count(*) FROM targets t WHERE t.list = l.id) AS rules FROM lists l ORDER BY l.path`),
     addList: statement(`

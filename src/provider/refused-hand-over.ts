@@ -4,6 +4,7 @@
  * refusals, so nothing is kept here that a restart would miss.
  */
 import type { Clock } from '../base/clock.ts'
+import { forEachLimit } from '../base/concurrency.ts'
 import { HoldfastError, messageOf } from '../base/errors.ts'
 import { minuteMs, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
@@ -18,6 +19,11 @@ const everyMs = secondMs
 const firstRetryMs = 2 * secondMs
 const retryMsMax = minuteMs
 const pageBlocks = 256
+/** How many times as long as a look that found nothing to do took is rested after it, and at most. */
+const idleRest = 9
+const ownersAtOnce = 4
+/** After what time an owner has no further batch of a page: the others wait for it. */
+const ownerMsMax = 30 * secondMs
 
 export interface RefusedHandOverComponents {
   handOver: Pick<HandOver, 'batch'>
@@ -26,6 +32,8 @@ export interface RefusedHandOverComponents {
   storage: Pick<StorageProvider, 'evict'>
   clock: Clock
   log: Log
+  /** Gives others their turn of the event loop. */
+  pause: () => Promise<void>
 }
 
 export class RefusedHandOver {
@@ -51,34 +59,44 @@ export class RefusedHandOver {
   }
 
   async #run(signal: AbortSignal): Promise<void> {
+    const { clock } = this.#components
     while (!signal.aborted) {
       try {
-        await this.turn(signal)
-        await this.#components.clock.sleep(everyMs, signal)
+        const startedAt = clock.now()
+        const isIdle = !(await this.turn(signal))
+        // Much may be kept for an owner that is away: looking through all of it every second would be a core's work.
+        const restMs = isIdle ? Math.min(retryMsMax, idleRest * (clock.now() - startedAt)) : 0
+        await clock.sleep(Math.max(everyMs, restMs), signal)
       } catch (error) {
         if (signal.aborted) return
         this.#log.error('refused blocks could not be handed over', { error: messageOf(error) })
-        await this.#components.clock.sleep(everyMs, signal).catch(() => {}) // it stops
+        await clock.sleep(everyMs, signal).catch(() => {}) // it stops
       }
     }
   }
 
-  /** Looks at all that is kept, once. */
-  async turn(signal: AbortSignal): Promise<void> {
-    const { store } = this.#components
+  /** Looks at all that is kept, once. @returns whether there was anything to do about any of it */
+  async turn(signal: AbortSignal): Promise<boolean> {
+    const { store, clock, pause } = this.#components
     const met = new Set<string>()
+    let isIdle = true
     let after: CID | undefined
     for (let page = store.listKept(after, pageBlocks); page.length > 0; page = store.listKept(after, pageBlocks)) {
       after = page.at(-1)
-      for (const [owner, blocks] of await this.#byOwner(page)) {
+      await forEachLimit([...(await this.#byOwner(page))], ownersAtOnce, async ([owner, blocks]) => {
         met.add(owner)
-        for (let at = 0; at < blocks.length; at += handOverBatch) {
+        const endsAt = clock.now() + ownerMsMax
+        for (let at = 0; at < blocks.length && clock.now() < endsAt; at += handOverBatch) {
           if (this.#isPausing(owner)) break
+          isIdle = false
           await this.#bring(owner, blocks.slice(at, at + handOverBatch), signal)
         }
-      }
+      })
+      await pause()
+      signal.throwIfAborted()
     }
     this.#pauses = new Map([...this.#pauses].filter(([owner]) => met.has(owner)))
+    return !isIdle
   }
 
   /** Those that somebody leases; the others are done with. */

@@ -16,7 +16,7 @@ import { isEmptyContent } from './denylist.ts'
 import { KeyedLock } from './keyed-lock.ts'
 import type { Notices } from './notices.ts'
 import { everything, type RefusalStore, type Unexpanded } from './refusal-store.ts'
-import type { StorageProvider } from './storage-provider.ts'
+import { isStorable, type StorageProvider } from './storage-provider.ts'
 
 export const defaultReason = 'the operator of this provider does not host it'
 
@@ -92,8 +92,8 @@ export class Refuser {
   }
 
   /**
-   * Refuses a block, and where it is a root all that it is made of. When it resolves it is in force, durable, and what is
-   * held of it is settled.
+   * Refuses a block, and where it is a root all that it is made of. The block is refused before it is looked for what else
+   * is; when it resolves what is held of both is settled. Aborted, or where that fails, the rest follows by itself.
    *
    * @throws HoldfastError `BAD_INPUT` for what no provider keeps, or is part of everybody's contents
    */
@@ -108,8 +108,10 @@ export class Refuser {
     check(code === hashes.sha256 || code === hashes.blake3, 'no provider keeps blocks of that kind')
     check(!isEmptyContent(cid), 'nothing is in it, and it is part of many contents')
     check(reason.length <= reasonCharsMax, `a reason has at most ${reasonCharsMax} characters`)
-    const parts = await this.#partsOf(cid, signal)
-    const target = store.refuse(cid, { reason, at: clock.now(), atOnce }, parts)
+    const isWhole = cid.code !== codecs.dagCbor && cid.code !== codecs.dagPb
+    const target = store.refuse(cid, { reason, at: clock.now(), atOnce }, { cids: [], isWhole })
+    const parts = isWhole ? { cids: [], isWhole } : await this.#partsOf(cid, signal)
+    if (parts.cids.length > 0 || parts.isWhole) store.expand(target, parts)
     const known = { parts: parts.cids.length, isWhole: parts.isWhole }
     this.#log.info('a content is refused', { cid, ...known, reason, atOnce })
     const held = await this.#settle(target)
@@ -133,7 +135,8 @@ export class Refuser {
 
   async #signed(cid: CID): Promise<Uint8Array | undefined> {
     const { store, signer } = this.#components
-    const ground = store.find(cid)
+    // A block has names without end, by any codec: what nobody keeps is not signed, for signatures are kept.
+    const ground = isStorable(cid) ? store.find(cid) : undefined
     if (ground === undefined) return undefined
     const kept = store.signedOf(cid, ground.target)
     if (kept !== undefined) return kept
@@ -178,12 +181,13 @@ export class Refuser {
 
   async #settleOne(target: number): Promise<number> {
     const { store, pause } = this.#components
+    const mark = store.markOf(target)
     let held = 0
     for await (const cids of target === everything ? this.#held() : this.#cidsOf(target)) {
       held += await this.#settleBlocks(cids)
       await pause()
     }
-    store.settled(target)
+    store.settled(target, mark)
     return held
   }
 
@@ -216,8 +220,9 @@ export class Refuser {
     const atOnce = held.filter(isAtOnce)
     const toHandOver = held.filter((cid) => !isAtOnce(cid) && !store.isKept(cid))
     if (toHandOver.length > 0) {
-      store.keep(toHandOver, clock.now() + this.#graceMs)
+      // What is kept has been told: the other way round, one that fails in between would never be.
       await notices.refused(toHandOver, this.#handsOver)
+      store.keep(toHandOver, clock.now() + this.#graceMs)
     }
     if (atOnce.length > 0) {
       // While the leases are there, for they say who is to be told.
@@ -238,20 +243,25 @@ export class Refuser {
 
   /** New targets first of all from the own store, before the manifest that says what they are made of is deleted. */
   async #expandHeld(signal: AbortSignal): Promise<void> {
-    const { store, clock, pause } = this.#components
+    const { store, storage, clock, pause } = this.#components
     const fresh = (): Unexpanded[] => store.unexpanded(clock.now(), batch).filter(({ tries }) => tries === 0)
     for (let targets = fresh(); targets.length > 0; targets = fresh()) {
+      const held = new Set((await storage.heldOf(targets.map(({ cid }) => cid))).map(String))
       for (const one of targets) {
         signal.throwIfAborted()
-        await this.#expand(one, signal)
+        if (held.has(one.cid.toString())) await this.#expand(one, signal)
       }
+      // Most of what a list names is not here: a commit for each would take hours, and what is here would wait for it.
+      const others = targets.filter(({ cid }) => !held.has(cid.toString()))
+      store.notFound(others.map((one) => ({ target: one.target, nextTry: this.#nextTryOf(one) })))
       await pause()
     }
   }
 
   /** The first time from the own store alone, then from the network. */
-  async #expand({ target, cid, list, tries }: Unexpanded, signal: AbortSignal): Promise<void> {
-    const { store, clock } = this.#components
+  async #expand(one: Unexpanded, signal: AbortSignal): Promise<void> {
+    const { store } = this.#components
+    const { target, cid, tries } = one
     try {
       const parts = await this.#partsOf(cid, signal, tries > 0)
       store.expand(target, parts)
@@ -261,13 +271,18 @@ export class Refuser {
       signal.throwIfAborted()
       if (!isCode(error, 'BAD_INPUT')) throw error
       this.#log.warn('the parts of a refused content are too many', { cid, error: error.message })
-      store.notFound(target, null)
+      store.notFound([{ target, nextTry: null }])
       return
     }
+    store.notFound([{ target, nextTry: this.#nextTryOf(one) }])
+  }
+
+  /** When the parts of what was not found are looked for again; null: never. */
+  #nextTryOf({ cid, list, tries }: Unexpanded): number | null {
     // What a list names and is no manifest is hardly a root of this network: nobody is asked for it.
     const isWorthAsking = list === 0 || cid.code === codecs.dagCbor
     const isOver = !isWorthAsking || tries >= triesMax[list === 0 ? 'command' : 'list']
-    store.notFound(target, isOver ? null : clock.now() + (tries === 0 ? 0 : expandEveryMs))
+    return isOver ? null : this.#components.clock.now() + (tries === 0 ? 0 : expandEveryMs)
   }
 
   async #partsOf(cid: CID, signal: AbortSignal, asksNetwork = true): Promise<Parts> {

@@ -158,9 +158,10 @@ export class Scrubber {
 
   async #look({ cid, bytes }: { cid: CID; bytes: number }, signal: AbortSignal): Promise<void> {
     const { storage, clock } = this.#components
-    const result = await storage.scrub(cid, this.#buffer)
+    // Passed first: a file that may not be opened must not keep it from the others.
     const { blocks, bytes: doneBytes } = this.#state
     this.#state = { ...this.#state, after: cid.toString(), blocks: blocks + 1, bytes: doneBytes + bytes }
+    const result = await storage.scrub(cid, this.#buffer)
     if (result === 'ok') this.#suspects = 0
     else if (result !== 'unleased') await this.#found(result, signal)
     if (clock.now() - this.#savedAt >= saveEveryMs) await this.#save()

@@ -10,6 +10,7 @@ import { CID } from 'multiformats/cid'
 import { HoldfastError } from '../base/errors.ts'
 import {
   byBytes,
+  type Expired,
   type Lease,
   type LeasedBlock,
   type LeaseStore,
@@ -100,13 +101,12 @@ export class SqliteLeaseStore implements LeaseStore {
     })
   }
 
-  async expire(now: number, limit: number): Promise<CID[]> {
+  async expire(now: number, limit: number): Promise<Expired> {
     this.#commitWaiting()
     const due = this.#statements.due.all(now, limit) as Array<{ cid: Uint8Array; owner: number }>
-    if (due.length === 0) return []
-    return this.#transaction(() =>
-      due.filter(({ cid, owner }) => this.#end(cid, owner)).map(({ cid }) => CID.decode(cid))
-    )
+    if (due.length === 0) return { ended: 0, freed: [] }
+    const freed = this.#transaction(() => due.filter(({ cid, owner }) => this.#end(cid, owner)))
+    return { ended: due.length, freed: freed.map(({ cid }) => CID.decode(cid)) }
   }
 
   async evict(cids: readonly CID[]): Promise<CID[]> {

@@ -29,6 +29,10 @@ const statusSchema = z.strictObject({
   /** Whether this is the last word of a process that ended as it should. */
   hasEnded: z.boolean(),
   accepting: z.boolean(),
+  /** It leaves, and hands over what it has. */
+  draining: z.boolean().default(false),
+  /** Refused blocks that are kept until they have been brought elsewhere. */
+  refusedKept: count.default(0),
   capacityBytes: count,
   usedBytes: count,
   leasedBytes: count,

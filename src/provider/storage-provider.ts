@@ -27,7 +27,7 @@ import { challengeChunkBytes } from '../custody/audit-messages.ts'
 import { encodeOffer, type Offer, type Signer } from '../market/offer.ts'
 import type { LeaseState } from '../transfer/provider-client.ts'
 import { KeyedLock } from './keyed-lock.ts'
-import type { Lease, LeasedBlock, LeaseStore, LossKind, OwnerTotals } from './lease-store.ts'
+import type { Expired, Lease, LeasedBlock, LeaseStore, LossKind, OwnerTotals } from './lease-store.ts'
 import type { RefusalStore } from './refusal-store.ts'
 import type { ShardStore } from './shard-store.ts'
 
@@ -359,15 +359,18 @@ export class StorageProvider {
       return bytes === undefined ? [] : [{ cid, owner, until, bytes }]
     })
     if (present.length > 0) await this.#leases.grant(present)
-    // A collector that judged a block before the commit holds its lock until the block is gone.
+    const gone: CID[] = []
     const states = await Promise.all(
       cids.map(async (cid, i): Promise<LeaseState> => {
         if (refused[i]) return 'refused'
         if (sizes[i] === undefined) return 'missing'
-        return (await this.#locks.run(cid.toString(), () => this.#sizeHeld(cid))) !== undefined ? 'held' : 'missing'
+        // A collector that judged a block before the commit holds its lock until the block is gone.
+        const isHeld = (await this.#locks.run(cid.toString(), () => this.#sizeHeld(cid))) !== undefined
+        if (!isHeld) gone.push(cid)
+        if (this.refusalOf(cid) !== undefined) return 'refused' // meanwhile
+        return isHeld ? 'held' : 'missing'
       })
     )
-    const gone = cids.filter((_cid, i) => states[i] === 'missing' && sizes[i] !== undefined)
     if (gone.length > 0) await this.#leases.release(owner, gone)
     return states
   }
@@ -424,7 +427,8 @@ export class StorageProvider {
     await Promise.all(refused.map((cid) => this.#locks.settled(cid.toString())))
     await this.#leases.evict(refused)
     await forEachLimit(refused, deleteWidth, async (cid) => {
-      await this.#deleteUnleased(cid)
+      // A renewal that began before it was refused may have leased it since.
+      await this.#deleteUnleased(cid, { evenLeased: true })
     })
   }
 
@@ -442,11 +446,11 @@ export class StorageProvider {
       result.bytes += bytes
     }
     const now = this.#clock.now()
-    let freed: CID[]
+    let expired: Expired
     do {
-      freed = await this.#leases.expire(now - this.#expiryGraceMs, collectBatch)
-      await forEachLimit(freed, deleteWidth, count)
-    } while (freed.length > 0)
+      expired = await this.#leases.expire(now - this.#expiryGraceMs, collectBatch)
+      await forEachLimit(expired.freed, deleteWidth, count)
+    } while (expired.ended === collectBatch)
     let due: CID[]
     do {
       due = await this.#leases.orphansSince(now - this.#orphanGraceMs, collectBatch)
@@ -681,7 +685,8 @@ export class StorageProvider {
   async #countedBytes(cid: CID, storedBytes: number | undefined, loss: LossKind | undefined): Promise<number> {
     if (loss === 'missing') return 0
     const leasedBytes = await this.#leases.lengthOf(cid)
-    if (loss === 'rotten') return storedBytes === undefined ? 0 : leasedBytes!
+    // What could not be deleted counts as before; its last lease may end while this is asked.
+    if (loss === 'rotten') return storedBytes === undefined ? 0 : (leasedBytes ?? storedBytes)
     return leasedBytes ?? storedBytes ?? 0
   }
 
@@ -741,10 +746,13 @@ export class StorageProvider {
   }
 
   /** Bytes freed, or `undefined` when there was nothing to delete. */
-  async #deleteUnleased(cid: CID): Promise<number | undefined> {
+  async #deleteUnleased(cid: CID, { evenLeased = false } = {}): Promise<number | undefined> {
     const key = cid.toString()
     return await this.#locks.run(key, async () => {
-      if (await this.#leases.isLeased(cid)) return undefined
+      if (await this.#leases.isLeased(cid)) {
+        if (!evenLeased) return undefined
+        await this.#leases.evict([cid])
+      }
       const bytes = await this.#shards.size(cid)
       if (bytes === undefined) return undefined
       try {

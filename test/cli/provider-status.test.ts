@@ -4,6 +4,7 @@ import { readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/base/system.ts'
+import { type ProviderReport, render, reportOf } from '../../src/cli/provider-status.ts'
 import { type CID, cidOfShard } from '../../src/content/cid.ts'
 import { judgeAnswers } from '../../src/custody/answers.ts'
 import {
@@ -87,6 +88,17 @@ async function audit(cid: CID, bytes: number): Promise<KnownScore['evidence'][nu
 const effect = (cid: CID) => ({
   ...({ kind: 'lost', outcome: 'missing', cid: cid.toString(), at: Date.now() } as const),
   why: 'the provider said that it does not have it'
+})
+
+test('one that drains, or keeps what it refuses, says so', async () => {
+  const report = await reportOf(dataDir, Date.now())
+  const shown = (part: Partial<ProviderReport['status']>): string =>
+    render({ ...report, status: { ...report.status, ...part } }, Date.now())
+  expect(shown({})).not.toMatch(/drains|Refused|no new shards/)
+  expect(shown({ accepting: false, draining: true, refusedKept: 3 })).toMatch(
+    /it drains: takes no new[\s\S]*Refused: +3 shards/
+  )
+  expect(shown({ accepting: false })).toMatch(/running; takes no new shards\n/)
 })
 
 describe('a provider that runs', () => {

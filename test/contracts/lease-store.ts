@@ -126,11 +126,12 @@ export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreF
     test('expires what ran out before now, at most so many', async () => {
       const { store } = await opened()
       await store.grant([lease(0, 'a', 10), lease(1, 'a', 20), lease(2, 'a', 30), lease(2, 'b', 10)])
-      expect(await store.expire(10, 100)).toEqual([])
+      expect(await store.expire(10, 100)).toEqual({ ended: 0, freed: [] })
       const first = await store.expire(25, 2)
       const second = await store.expire(25, 2)
-      expect(texts([...first, ...second])).toEqual(texts([cids[0]!, cids[1]!]))
-      expect(await store.expire(25, 2)).toEqual([])
+      expect([first.ended, second.ended]).toEqual([2, 1])
+      expect(texts([...first.freed, ...second.freed])).toEqual(texts([cids[0]!, cids[1]!]))
+      expect(await store.expire(25, 2)).toEqual({ ended: 0, freed: [] })
       expect(await store.totals()).toEqual({ leases: 1, blocks: 1, bytes: 100, lost: 0 })
     })
 
@@ -243,7 +244,9 @@ export function leaseStoreContract(name: string, open: () => Promise<LeaseStoreF
               const due = [...model].filter(([, { until }]) => until < time)
               for (const [ended] of due) model.delete(ended)
               const freed = new Set(due.map(([, it]) => it.cid).filter((i) => !isLeased(i)))
-              expect(texts(await store.expire(time, 100))).toEqual(texts([...freed].map((i) => cids[i]!)))
+              const expired = await store.expire(time, 100)
+              expect(expired.ended).toBe(due.length)
+              expect(texts(expired.freed)).toEqual(texts([...freed].map((i) => cids[i]!)))
             }
             for (const i of lost) if (!isLeased(i)) lost.delete(i)
           }

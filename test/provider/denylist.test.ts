@@ -90,6 +90,22 @@ describe('a denylist', () => {
     await expect(parseDenylist(`description: ${'x'.repeat(2000)}\n---\n`)).rejects.toMatchObject({ code: 'BAD_INPUT' })
   })
 
+  test('of nothing but ends of lines is read in memory that does not grow with their number', async () => {
+    const before = process.memoryUsage().heapUsed
+    let most = 0
+    const list = await parseDenylist(`${'\n'.repeat(10_000_000)}/ipfs/${shard}`, async () => {
+      most = Math.max(most, process.memoryUsage().heapUsed - before)
+    })
+    expect(list.rules.size).toBe(1)
+    expect(most).toBeLessThan(60_000_000)
+  })
+
+  test('has its lines counted from the top of the file', async () => {
+    const { problems } = await parseDenylist('name: x\n---\nfoo\n\nbar')
+    expect(problems.map(({ line }) => line)).toEqual([3, 5])
+    expect((await parseDenylist('foo\n/ipns/x\n---\nbar')).problems.map(({ line }) => line)).toEqual([1, 3, 4])
+  })
+
   test('never fails but with words of its own, whatever is in it', async () => {
     const piece = fc.oneof(
       fc.string({ unit: 'binary' }),

@@ -5,9 +5,12 @@ import { join } from 'node:path'
 import { afterEach, describe, expect, test } from 'vitest'
 import { HoldfastError } from '../../src/base/errors.ts'
 import { silentLog } from '../../src/base/log.ts'
-import { systemRandom } from '../../src/base/system.ts'
+import { systemClock, systemRandom } from '../../src/base/system.ts'
+import { cidOfShard } from '../../src/content/cid.ts'
 import { Drain } from '../../src/provider/drain.ts'
+import type { HandOverResult } from '../../src/provider/hand-over.ts'
 import { RefusedHandOver } from '../../src/provider/refused-hand-over.ts'
+import type { StorageStats } from '../../src/provider/storage-provider.ts'
 import { copiesAt, has, segmentAt, startWorld, type World, type WorldProvider } from '../support/hand-over-world.ts'
 
 const cleanUps: Array<() => Promise<unknown>> = []
@@ -53,7 +56,57 @@ const sent = ({ providers }: World): { count: number; twice: string[] } => {
   return { count: all.length, twice: all.filter((cid, at) => all.indexOf(cid) !== at) }
 }
 
+/** One that drains blocks of these owners, whatever becomes of a batch being the test's to say. */
+async function drainOfOwners(owners: readonly string[], batch: (owner: string) => Promise<HandOverResult>) {
+  let now = 1_700_000_000_000
+  const storage = {
+    owners: async () => owners.map((owner) => ({ owner, leases: 1, bytes: 1 })),
+    leasesOf: async (owner: string) => [{ owner, cid: cidOfShard(Buffer.from(owner)), bytes: 1, until: now }],
+    stats: async () => ({ leases: owners.length, leasedBytes: owners.length }) as StorageStats,
+    setDraining: () => {},
+    dropUnleased: async () => {}
+  }
+  const clock = { now: () => now, sleep: systemClock.sleep }
+  const components = { storage, clock, random: systemRandom, log: silentLog }
+  const drain = await Drain.open(components, { dataDir: await directory() })
+  await drain.begin()
+  const turn = async (signal: AbortSignal): Promise<void> => {
+    now += 1000
+    await drain.turn({ batch }, signal)
+  }
+  return turn
+}
+
+const nothing: HandOverResult = { moved: 0, movedBytes: 0, released: 0, sentBytes: 0, retryAfterMs: 0 }
+
 describe('a provider that drains', () => {
+  test('does not wait for an owner that takes its time before it serves the others', async () => {
+    const asked: string[] = []
+    const stopping = new AbortController()
+    const turn = await drainOfOwners(['slow', 'quick'], async (owner) => {
+      asked.push(owner)
+      if (owner === 'slow') await systemClock.sleep(60_000, stopping.signal)
+      return { ...nothing, moved: 1 }
+    })
+    for (let i = 0; i < 4; i++) await turn(stopping.signal)
+    expect(asked.filter((owner) => owner === 'quick').length).toBeGreaterThan(1)
+    expect(asked.filter((owner) => owner === 'slow').length).toBe(1)
+    stopping.abort(new Error('enough'))
+    await expect(turn(stopping.signal)).rejects.toThrow('enough')
+  })
+
+  test('sends to no purpose less and less often', async () => {
+    let sent = 0
+    const turn = await drainOfOwners(['liar'], async () => {
+      sent++
+      return { ...nothing, sentBytes: 1, why: 'it says that nothing arrives' }
+    })
+    const { signal } = new AbortController()
+    for (let seconds = 0; seconds < 600; seconds++) await turn(signal)
+    expect(sent).toBeGreaterThan(8)
+    expect(sent).toBeLessThan(30)
+  })
+
   test('hands everything over, each block once, and has nothing left', async () => {
     const { world, gateway, providers, leaver } = await started(8)
     const segments = Array.from({ length: 40 }, (_, i) =>
@@ -205,7 +258,8 @@ describe('content that is refused, and not at once', () => {
     const rule = { reason: 'not here', at: world.clock.now(), atOnce: false }
     store.refuse(cid, rule, { cids: [], isWhole: true })
     store.keep([cid], world.clock.now() + 1_000_000)
-    const refused = new RefusedHandOver({ handOver, store, leases, storage, clock: world.clock, log: silentLog })
+    const parts = { clock: world.clock, log: silentLog, pause: async () => {} }
+    const refused = new RefusedHandOver({ handOver, store, leases, storage, ...parts })
     const turn = async (): Promise<void> => {
       world.advance(60_000)
       await refused.turn(new AbortController().signal)
@@ -213,6 +267,37 @@ describe('content that is refused, and not at once', () => {
     }
     return { ...found, cid, store, turn }
   }
+
+  test('waits for an owner that is away, or takes its time, without holding up anybody', async () => {
+    const { leaver } = await started(4)
+    const { storage, refusals: store, leases } = leaver
+    const cids = Array.from({ length: 600 }, (_, i) => cidOfShard(Buffer.from(`block ${i}`)))
+    const until = systemClock.now() + 1_000_000
+    for (const cid of cids) store.refuse(cid, { reason: 'x', at: 1, atOnce: false }, { cids: [], isWhole: true })
+    store.keep(cids, until)
+    for (const owner of ['a slow one', 'quick'])
+      await leases.grant(cids.map((cid) => ({ cid, owner, until, bytes: 100 })))
+    const stopping = new AbortController()
+    let quick = 0
+    const batch = async (owner: string): Promise<HandOverResult> => {
+      if (owner !== 'quick') await systemClock.sleep(60_000, stopping.signal)
+      if (++quick > 10) stopping.abort(new Error('enough'))
+      return { ...nothing, moved: 1 }
+    }
+    let pauses = 0
+    const pause = async (): Promise<void> => void pauses++
+    const parts = { store, leases, storage, clock: systemClock, log: silentLog, pause }
+    await expect(new RefusedHandOver({ handOver: { batch }, ...parts }).turn(stopping.signal)).rejects.toThrow('enough')
+    expect(quick).toBeGreaterThan(10)
+    const away = async (): Promise<HandOverResult> => {
+      throw new HoldfastError('OFFLINE', 'away')
+    }
+    const { signal } = new AbortController()
+    const waiting = new RefusedHandOver({ handOver: { batch: away }, ...parts })
+    pauses = 0
+    expect([await waiting.turn(signal), await waiting.turn(signal)]).toEqual([true, false]) // nothing to do for a while
+    expect(pauses).toBeGreaterThanOrEqual(6)
+  })
 
   test('is served to nobody, handed over once, and deleted when nobody leases it any more', async () => {
     const { world, gateway, providers, leaver, cid, store, turn } = await refusing()

@@ -30,6 +30,7 @@ async function scene() {
   const leases = new MemoryLeaseStore()
   const clock = new WaitingClock()
   const told: Array<{ to: string } & Tell> = []
+  const onTell: Array<() => Promise<void>> = []
   const absent = new Set<string>()
   const ended = new Set<string>()
   const open = (): Notices =>
@@ -40,6 +41,7 @@ async function scene() {
             if (absent.has(peerId)) throw new HoldfastError('OFFLINE', 'not there')
             const request = refusalRequest.decode(body)
             if (request.op === 'tell') told.push({ to: peerId, ...request })
+            for (const heard of onTell) await heard()
             return refusalAnswer.encode({ v: 1 })
           }
         },
@@ -56,7 +58,7 @@ async function scene() {
     await leases.grant(leased.map((cid) => ({ cid, owner, until: Number.MAX_SAFE_INTEGER, bytes: 1 })))
     await leases.lose(leased, 'rotten')
   }
-  return { open, leases, lease, told, absent, ended, clock }
+  return { open, leases, lease, told, onTell, absent, ended, clock }
 }
 
 describe('notices to gateways', () => {
@@ -115,7 +117,7 @@ describe('notices to gateways', () => {
     await notices.stop()
   })
 
-  test('of a lost block that is leased no more nothing is said; of a refused one it is, unless that has ended', async () => {
+  test('of a lost block that is leased no more nothing is said; of a refused one it is, as lost where that has ended', async () => {
     const { open, leases, lease, told, ended } = await scene()
     const notices = open()
     await lease('a', cids.slice(0, 3))
@@ -124,7 +126,7 @@ describe('notices to gateways', () => {
     await leases.evict(cids.slice(0, 3))
     ended.add(cids[2]!.toString())
     await notices.turn()
-    expect(told.map(({ lost, refusals }) => [lost.length, refusals.length])).toEqual([[0, 1]])
+    expect(told.map(({ lost, refusals }) => [lost.map(String), refusals.length])).toEqual([[[`${cids[2]}`], 1]])
     expect(notices.waiting).toBe(0)
     await notices.stop()
   })
@@ -143,6 +145,39 @@ describe('notices to gateways', () => {
     expect([sum(({ refusals }) => refusals.length), sum(({ refusals }) => refusals.length, handedOver)]).toEqual([
       400, 100
     ])
+    await notices.stop()
+  })
+
+  test('whoever is slow to hear much does not hold up what others are to be told', async () => {
+    const { open, leases, told, onTell } = await scene()
+    const notices = open()
+    const many = Array.from({ length: 2048 }, () => cidOfShard(randomBytes(8)))
+    await leases.grant(many.map((cid) => ({ cid, owner: 'a', until: Number.MAX_SAFE_INTEGER, bytes: 1 })))
+    await leases.grant([{ cid: cids[0]!, owner: 'b', until: Number.MAX_SAFE_INTEGER, bytes: 1 }])
+    // While the one is being told a lot, there comes something for the other.
+    onTell.push(async () => {
+      if (told.length === 1) await notices.refused([cids[0]!], true)
+    })
+    await notices.refused(many, false)
+    const next = await notices.turn()
+    expect(next).toBeDefined() // there is more, at the next turn
+    expect(told.filter(({ to }) => to === 'a').length).toBeLessThan(6)
+    for (let turns = 0; turns < 3; turns++) await notices.turn()
+    expect(told.some(({ to }) => to === 'b')).toBe(true)
+    expect(notices.waiting).toBe(0)
+    await notices.stop()
+  })
+
+  test('of a block that is refused no more nothing is said where it is still there, and that it is lost where it is not', async () => {
+    const { open, leases, told, ended } = await scene()
+    const notices = open()
+    const [dropped, kept] = cids as [CID, CID]
+    await leases.grant([dropped, kept].map((cid) => ({ cid, owner: 'a', until: Number.MAX_SAFE_INTEGER, bytes: 1 })))
+    await notices.refused([dropped, kept], false)
+    await leases.evict([dropped])
+    for (const cid of [dropped, kept]) ended.add(cid.toString())
+    await notices.turn()
+    expect(told.map(({ lost, refusals }) => [lost.map(String), refusals.length])).toEqual([[[`${dropped}`], 0]])
     await notices.stop()
   })
 

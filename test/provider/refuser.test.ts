@@ -3,11 +3,11 @@ import { mkdtemp, rename, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import fc from 'fast-check'
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test, vi } from 'vitest'
 import { dayMs } from '../../src/base/limits.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { systemClock } from '../../src/base/system.ts'
-import { type CID, cidOfNode, cidOfShard, codecs } from '../../src/content/cid.ts'
+import { CID, cidOfNode, cidOfShard, codecs } from '../../src/content/cid.ts'
 import { encodeManifest } from '../../src/content/manifest.ts'
 import { openRefusal } from '../../src/market/refusal.ts'
 import { DenylistWatcher } from '../../src/provider/denylist-watch.ts'
@@ -30,17 +30,19 @@ async function directory(): Promise<string> {
   return path
 }
 
-function scene(store = new RefusalStore(':memory:')) {
+function scene(store = new RefusalStore(':memory:'), pause = async (): Promise<void> => {}) {
   const signer = simulatedSigner('provider')
   const core = testProvider({ refusals: store })
   const told: Array<{ cid: string; handOver: boolean; owners: string[] }> = []
   const elsewhere = new Map<string, Uint8Array>()
+  let isTellingBroken = false
   const refuser = new Refuser(
     {
       store,
       storage: core.provider,
       notices: {
         refused: async (cids, handOver) => {
+          if (isTellingBroken) throw new Error('no room')
           for (const cid of cids) told.push({ cid: `${cid}`, handOver, owners: await core.leases.ownersOf(cid) })
         }
       },
@@ -48,11 +50,14 @@ function scene(store = new RefusalStore(':memory:')) {
       findBlock: async (cid) => elsewhere.get(cid.toString()),
       clock: core.clock,
       log: silentLog,
-      pause: async () => {}
+      pause
     },
     { handsOver: true }
   )
-  return { ...core, store, refuser, told, elsewhere }
+  const breakTelling = (isBroken: boolean): void => {
+    isTellingBroken = isBroken
+  }
+  return { ...core, store, refuser, told, elsewhere, breakTelling }
 }
 
 const block = (bytes: Uint8Array = randomBytes(500)): { cid: CID; bytes: Uint8Array } => ({
@@ -125,6 +130,19 @@ describe('what is refused', () => {
     expect(await provider.stats()).toMatchObject({ usedBytes: 0, leases: 0 })
   })
 
+  test('at once is deleted at once, whatever else refuses it, and since when', async () => {
+    const { provider, refuser, clock, shards } = scene()
+    const { root, bytes, shards: all } = content(4)
+    const shard = all[0]!
+    await provider.put('a', root, bytes, termMs)
+    await provider.put('a', shard.cid, shard.bytes, termMs)
+    await refuser.refuse(root, {}, signal)
+    clock.advance(1000)
+    await refuser.refuse(shard.cid, { atOnce: true }, signal)
+    expect(await shards.size(shard.cid)).toBeUndefined()
+    expect(await shards.size(root)).toBe(bytes.length)
+  })
+
   test('is all that a root is made of, held or not; what its manifest does not name is welcome', async () => {
     const { provider, refuser, told } = scene()
     const { root, bytes, shards } = content(8)
@@ -137,6 +155,24 @@ describe('what is refused', () => {
     expect(await codeOf(provider.put('a', other.cid, other.bytes, termMs))).toBe('resolved')
     const [signed] = await refuser.signedOf([shards[3]!.cid])
     expect(`${(await openRefusal(signed!, 'provider', verifySimulated)).root}`).toBe(`${root}`)
+  })
+
+  test('is in force before it is known what it is made of, and stays so where nobody waits for that', async () => {
+    const { provider, refuser, elsewhere, store } = scene()
+    const { root, bytes, shards } = content(4)
+    const leaving = new AbortController()
+    let seen: string | undefined
+    elsewhere.get = () => {
+      seen = provider.refusalOf(root)
+      leaving.abort(new Error('the operator has left'))
+      throw new Error('given up')
+    }
+    await expect(refuser.refuse(root, { reason: 'no' }, leaving.signal)).rejects.toThrow('left')
+    expect([seen, provider.refusalOf(root)]).toEqual(['no', 'no'])
+    elsewhere.get = () => bytes
+    await refuser.turn(signal)
+    expect(provider.refusalOf(shards[0]!.cid)).toBe('no')
+    expect(store.commands(1)).toMatchObject([{ isExpanded: true, blocks: 4 }])
   })
 
   test('by a root whose manifest comes to light later', async () => {
@@ -185,6 +221,45 @@ describe('what is refused', () => {
     expect([await shards.size(cid), told.length]).toEqual([undefined, 1])
     expect(store.unsettled(1)).toEqual([])
     store.close()
+  })
+
+  test('is told also where that failed, or the process died, before it was written down', async () => {
+    const { provider, store, refuser, told, breakTelling } = scene()
+    const { cid, bytes } = block()
+    await provider.put('a', cid, bytes, termMs)
+    breakTelling(true)
+    await expect(refuser.refuse(cid, {}, signal)).rejects.toThrow('no room')
+    breakTelling(false)
+    await refuser.turn(signal)
+    expect(told).toEqual([{ cid: `${cid}`, handOver: true, owners: ['a'] }])
+    expect(store.isKept(cid)).toBe(true)
+  })
+
+  test('is signed for what providers keep, however many other names of it are asked about', async () => {
+    const { refuser, store } = scene()
+    const { cid } = block()
+    await refuser.refuse(cid, {}, signal)
+    const others = Array.from({ length: 50 }, (_, i) => CID.createV1(0x300000 + i, cid.multihash))
+    expect((await refuser.signedOf([cid, ...others])).map((bytes) => bytes !== undefined)).toEqual([
+      true,
+      ...others.map(() => false)
+    ])
+    expect(store.signed).toBe(1)
+    refuser.undo(cid)
+    expect(store.signed).toBe(0)
+  })
+
+  test('is signed anew by whatever comes after what was taken back', async () => {
+    const { refuser, store } = scene()
+    const { cid } = block()
+    await refuser.refuse(cid, { reason: 'by command' }, signal)
+    await refuser.signedOf([cid])
+    refuser.undo(cid)
+    const list = store.addList('/a.deny', false)
+    const rule = { key: cid.multihash.bytes, cid, isAllowed: false, reason: 'by a list' }
+    store.addRules(list, store.beginReading(list), [rule], 1)
+    const [signed] = await refuser.signedOf([cid])
+    expect((await openRefusal(signed!, 'provider', verifySimulated)).reason).toBe('by a list')
   })
 
   test('is signed once', async () => {
@@ -238,7 +313,7 @@ describe('what is refused', () => {
 })
 
 describe('a denylist of the operator', () => {
-  async function watched() {
+  async function watched(pause = async (_it: ReturnType<typeof scene>): Promise<void> => {}) {
     const it = scene()
     const path = join(await directory(), 'some.deny')
     const watcher = new DenylistWatcher({
@@ -246,7 +321,7 @@ describe('a denylist of the operator', () => {
       onChange: () => {},
       clock: systemClock,
       log: silentLog,
-      pause: async () => {}
+      pause: () => pause(it)
     })
     cleanUps.push(() => watcher.stop())
     /** As an editor saves it. */
@@ -306,6 +381,104 @@ describe('a denylist of the operator', () => {
     const all = [...shards, ...other.shards].map(({ cid }) => cid)
     expect(all.filter((cid) => provider.refusalOf(cid) === undefined)).toEqual([])
     for (const cid of [root, ...all]) expect(await stored.size(cid)).toBeUndefined()
+  })
+
+  test('that is being read refuses nothing that it takes back further down', async () => {
+    // What is held is settled while the list is half read.
+    const {
+      provider,
+      watcher,
+      save,
+      path,
+      shards: stored
+    } = await watched(async ({ refuser }) => {
+      await refuser.turn(signal)
+    })
+    const { root, bytes, shards } = content(4)
+    const allowed = shards[0]!
+    await provider.put('a', root, bytes, termMs)
+    await provider.put('a', allowed.cid, allowed.bytes, termMs)
+    const others = Array.from({ length: 4500 }, () => `/ipfs/${cidOfShard(randomBytes(8))}`)
+    await save(`/ipfs/${root}`, ...others, `!/ipfs/${allowed.cid}`)
+    await watcher.add(path, true)
+    expect(await stored.size(root)).toBeUndefined()
+    expect(await stored.size(allowed.cid)).toBe(allowed.bytes.length)
+  })
+
+  test('that names thousands of contents held by nobody here holds nothing up: they are written down together', async () => {
+    const { store, refuser, watcher, save, path } = await watched()
+    await save(...Array.from({ length: 3000 }, () => `/ipfs/${cidOfNode(codecs.dagPb, randomBytes(8))}`))
+    await watcher.add(path, false)
+    const writes = [vi.spyOn(store, 'notFound'), vi.spyOn(store, 'expand'), vi.spyOn(store, 'settled')]
+    await refuser.turn(signal)
+    expect(writes.reduce((sum, { mock }) => sum + mock.calls.length, 0)).toBeLessThan(50)
+    expect(store.unexpanded(Number.MAX_SAFE_INTEGER - 1, 1)).toEqual([])
+  })
+
+  test('that is taken back while others are being read does not come back under the number of the next', async () => {
+    const it = await watched(async () => {
+      // While the first is being read, the operator replaces the second.
+      if (isReading) return
+      isReading = true
+      await it.watcher.remove(second)
+      await it.watcher.add(third, false)
+    })
+    let isReading = true
+    const [second, third] = [`${it.path}.2`, `${it.path}.3`]
+    const [old, current] = [block(), block()]
+    await writeFile(second, `/ipfs/${old.cid}`)
+    await writeFile(third, `/ipfs/${current.cid}`)
+    await it.save('# nothing')
+    await it.watcher.add(it.path, false)
+    await it.watcher.add(second, false)
+    await it.save(...Array.from({ length: 6000 }, () => '#'))
+    await writeFile(second, `/ipfs/${old.cid}\n`)
+    isReading = false
+    await it.watcher.look()
+    expect(it.store.lists().map(({ path, failure }) => [path, failure])).toEqual([
+      [it.path, null],
+      [third, null]
+    ])
+    expect([old, current].map(({ cid }) => it.provider.refusalOf(cid) !== undefined)).toEqual([false, true])
+  })
+
+  test('that says more while what is held is being settled has that settled too, and so has one that allows less', async () => {
+    const store = new RefusalStore(':memory:')
+    const [first, second] = [block(), block()]
+    const ruleOf = ({ cid }: { cid: CID }, isAllowed = false) => ({
+      key: cid.multihash.bytes,
+      cid,
+      isAllowed,
+      reason: ''
+    })
+    let onPause = (): void => {}
+    const { provider, refuser, told } = scene(store, async () => onPause())
+    for (const { cid, bytes } of [first, second]) await provider.put('a', cid, bytes, termMs)
+    const list = store.addList('/a.deny', false)
+    const generation = store.beginReading(list)
+    store.addRules(list, generation, [ruleOf(first)], 1)
+    onPause = () => {
+      onPause = () => {}
+      store.addRules(list, generation, [ruleOf(second)], 1)
+    }
+    await refuser.turn(signal)
+    expect(told.map(({ cid }) => cid).sort()).toEqual([first, second].map(({ cid }) => `${cid}`).sort())
+    // Another list, of a root, allows a part of it; what it says next does not.
+    const third = content(4)
+    const { cid, bytes } = third.shards[0]!
+    await provider.put('a', third.root, third.bytes, termMs)
+    await provider.put('a', cid, bytes, termMs)
+    const other = store.addList('/b.deny', false)
+    const root = ruleOf({ cid: third.root })
+    store.addRules(other, store.beginReading(other), [root, ruleOf({ cid }, true)], 1)
+    await refuser.turn(signal)
+    expect(provider.refusalOf(cid)).toBeUndefined()
+    const next = store.beginReading(other)
+    store.addRules(other, next, [root], 1)
+    await refuser.turn(signal)
+    store.endReading(other, next, { name: undefined, at: 1, notApplicable: 0, problems: [], problemCount: 0 })
+    await refuser.turn(signal)
+    expect(told.map(({ cid: one }) => one)).toContain(`${cid}`)
   })
 
   test('that cannot be read is not remembered', async () => {

@@ -120,6 +120,18 @@ describe('the scrubber', () => {
     expect(times[239]! - times[0]!).toBeLessThan(wholeTurnMs + secondMs)
   })
 
+  test('passes by a block that cannot be looked at, and looks at the others', async () => {
+    const { run, shards, cids } = await scene(kilobytes(10))
+    const get = shards.get.bind(shards)
+    shards.get = async (cid) => {
+      if (cid.equals(cids[2]!)) throw Object.assign(new Error('permission denied'), { code: 'EACCES' })
+      return await get(cid)
+    }
+    const { progress } = await run(31 * dayMs)
+    expect(new Set(shards.reads.map(({ cid }) => cid)).size).toBe(9)
+    expect(progress).toMatchObject({ turns: 1, rotten: 0, missing: 0 })
+  })
+
   test('goes on where it was after a restart, and catches up', async () => {
     const { run, shards, cids, clock } = await scene(kilobytes(30))
     await run(10 * dayMs - hourMs)

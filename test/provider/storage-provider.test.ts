@@ -6,8 +6,10 @@ import { HoldfastError } from '../../src/base/errors.ts'
 import { dayMs, hourMs, limits } from '../../src/base/limits.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { CID, cidOfNode, cidOfShard, codecs, hashes } from '../../src/content/cid.ts'
+import type { Lease } from '../../src/provider/lease-store.ts'
 import { MemoryLeaseStore } from '../../src/provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../../src/provider/memory-shard-store.ts'
+import { RefusalStore } from '../../src/provider/refusal-store.ts'
 import type { ShardStore } from '../../src/provider/shard-store.ts'
 import { leaseTermMsMax, type StorageProvider } from '../../src/provider/storage-provider.ts'
 import { codeOf } from '../contracts/provider-client.ts'
@@ -239,6 +241,19 @@ describe('leases', () => {
     expect(await provider.stats()).toMatchObject({ usedBytes: 0, leases: 0 })
   })
 
+  test('collects what nobody leases also behind many that one of two owners has given up', async () => {
+    const { provider, leases, clock } = testProvider({ expiryGraceMs: 0 })
+    const shared = Array.from({ length: 1500 }, () => block(8).cid)
+    const [soon, late] = [clock.now() + 1000, clock.now() + dayMs]
+    await leases.grant(shared.map((cid) => ({ cid, owner: 'a', until: soon, bytes: 8 })))
+    await leases.grant(shared.map((cid) => ({ cid, owner: 'b', until: late, bytes: 8 })))
+    const { bytes, cid } = block(8)
+    await provider.put('a', cid, bytes, 1500)
+    clock.advance(2000)
+    expect(await provider.collect()).toEqual({ blocks: 1, bytes: 8 })
+    expect(await provider.stats()).toMatchObject({ leases: 1500, blocks: 1500 })
+  })
+
   test('a put that comes while its block is being collected leaves the block there', async () => {
     const shards = new GatedShardStore()
     const { provider, clock } = testProvider({ shards, expiryGraceMs: 0 })
@@ -272,6 +287,47 @@ describe('leases', () => {
     expect(await renewing).toEqual(['missing'])
     await collecting
     expect(await provider.stats()).toMatchObject({ usedBytes: 0, leases: 0 })
+  })
+
+  test('a renewal that began before its block was refused does not keep it from being deleted', async () => {
+    const granted = Promise.withResolvers<void>()
+    const evicted = Promise.withResolvers<void>()
+    class Leases extends MemoryLeaseStore {
+      override async grant(leases: readonly Lease[]): Promise<void> {
+        await super.grant(leases)
+        if (leases[0]?.owner === 'b') granted.resolve()
+      }
+      override async evict(cids: readonly CID[]): Promise<CID[]> {
+        const freed = await super.evict(cids)
+        evicted.resolve()
+        await granted.promise
+        return freed
+      }
+    }
+    class Shards extends MemoryShardStore {
+      isSlow = false
+      override async size(cid: CID): Promise<number | undefined> {
+        const size = await super.size(cid)
+        if (this.isSlow) {
+          this.isSlow = false
+          await evicted.promise
+        }
+        return size
+      }
+    }
+    const shards = new Shards()
+    const refusals = new RefusalStore(':memory:')
+    const { provider } = testProvider({ leases: new Leases(), shards, refusals })
+    const { bytes, cid } = block()
+    await provider.put('a', cid, bytes, dayMs)
+    shards.isSlow = true
+    const renewing = provider.renew('b', [cid], dayMs)
+    while (shards.isSlow) await Promise.resolve()
+    refusals.refuse(cid, { reason: 'x', at: 1, atOnce: true }, { cids: [], isWhole: true })
+    await provider.evict([cid])
+    expect(await renewing).toEqual(['refused'])
+    expect(await shards.size(cid)).toBeUndefined()
+    expect(await provider.stats()).toMatchObject({ leases: 0, blocks: 0, usedBytes: 0 })
   })
 
   test('a release that overtakes its own put still ends the lease, and the block is gone', async () => {
