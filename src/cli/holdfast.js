@@ -12,6 +12,7 @@ import fs from 'node:fs'
 import module from 'node:module'
 import path from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
+import { keepStrippedSources } from './stripped-sources.js'
 
 const launcher = fileURLToPath(import.meta.url)
 const root = path.resolve(path.dirname(launcher), '../..')
@@ -43,7 +44,9 @@ function hideExperimentalWarnings() {
 async function runHere() {
   hideExperimentalWarnings()
   // Halves the start of a second process. A read-only installation does without: the call then reports failure.
-  module.enableCompileCache(path.join(root, 'node_modules/.cache/holdfast'))
+  const cache = path.join(root, 'node_modules/.cache/holdfast')
+  module.enableCompileCache(cache)
+  keepStrippedSources(path.join(cache, 'stripped'))
   const entry = entryPoint()
   const program = await import(pathToFileURL(entry).href)
   await program.main(process.argv.slice(2), { launcher })

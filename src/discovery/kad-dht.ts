@@ -21,6 +21,10 @@ const announceEveryMs = 10 * minuteMs
 /** While there are few neighbours, or more of them than last time, the next announcement comes sooner. */
 const announceGrowingMs = 5 * secondMs
 const announceRetryMs = secondMs
+/** A node that joins meets the others within a second or two; whom it announces itself to before, it tells twice. */
+const settlePollMs = secondMs / 4
+const settledPolls = 3
+const settleMsMax = 3 * secondMs
 const lookupMsMax = 20 * secondMs
 const provideMsMax = 30 * secondMs
 /** One provide costs 0.3 CPU-seconds over the network. */
@@ -155,6 +159,7 @@ export class KadDiscovery implements Discovery {
 
   async #announceLoop(signal: AbortSignal): Promise<void> {
     let reached = 0
+    await this.#untilSettled(signal)
     for (;;) {
       const neighbours = this.#network.neighbours
       const isDone = neighbours > 0 && (await this.#provide(this.#rendezvous, signal))
@@ -162,10 +167,23 @@ export class KadDiscovery implements Discovery {
         this.#firstAnnounced.resolve()
         this.#log.debug('announced', { neighbours })
       }
-      const isGrowing = this.#network.neighbours > reached
+      const isGrowing = this.#network.neighbours > neighbours
       if (isDone) reached = neighbours
       const waitMs = isDone ? (isGrowing ? announceGrowingMs : announceEveryMs) : announceRetryMs
       await this.#waitForNews(waitMs * (0.75 + this.#random.next() / 2), reached, signal)
+    }
+  }
+
+  /** Until there are neighbours, and no more of them come, or not for long. */
+  async #untilSettled(signal: AbortSignal): Promise<void> {
+    let most = 0
+    for (let polls = 0, quiet = 0; quiet < settledPolls && polls < settleMsMax / settlePollMs; ) {
+      await this.#clock.sleep(settlePollMs, signal)
+      const { neighbours } = this.#network
+      if (neighbours === 0) continue
+      polls++
+      quiet = neighbours > most ? 0 : quiet + 1
+      most = Math.max(most, neighbours)
     }
   }
 

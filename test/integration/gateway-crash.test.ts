@@ -47,7 +47,7 @@ let running: TestProcess
 const acknowledged = new Map<string, string>()
 
 beforeAll(async () => {
-  network = await ProcessNetwork.start({ providers: 12 })
+  network = await ProcessNetwork.start({ providers: isSoak ? 12 : 6 })
   port = await freePort()
   await startGateway()
   await gateway.s3().send(new CreateBucketCommand({ Bucket: bucket }))

@@ -10,8 +10,9 @@ import { blockFile, isSoak, ProcessNetwork, waitFor } from '../support/processes
 
 const rounds = isSoak ? 40 : 3
 const uploadsAtOnce = 4
-/** A 6+6 write is acknowledged at nine shards of twelve: so many may be dead at any time. */
-const victimsAtOnce = 3
+const providerCount = isSoak ? 12 : 8
+/** A 4+4 write is acknowledged at six shards of eight, a 6+6 write at nine of twelve: so many may be dead at any time. */
+const victimsAtOnce = providerCount / 4
 const bucket = 'restarts'
 const timeout = isSoak ? 1_800_000 : 120_000
 
@@ -21,7 +22,7 @@ let s3: S3Client
 const acknowledged = new Map<string, number>()
 
 beforeAll(async () => {
-  network = await ProcessNetwork.start({ providers: 12 })
+  network = await ProcessNetwork.start({ providers: providerCount })
   s3 = network.gateway.s3()
   await s3.send(new CreateBucketCommand({ Bucket: bucket }))
 }, 180_000)
@@ -38,7 +39,7 @@ async function write(writer: number, end: AbortSignal): Promise<void> {
   }
 }
 
-test(`${rounds} times ${victimsAtOnce} of 12 are killed and come back: every write is served`, {
+test(`${rounds} times ${victimsAtOnce} of ${providerCount} are killed and come back: every write is served`, {
   timeout
 }, async () => {
   const end = new AbortController()
@@ -73,9 +74,13 @@ test('every shard is placed in the end, and each is whole on the disk of who sai
   const byPeerId = new Map(network.providers.map((provider) => [provider.peerId, provider]))
   const checked = new Set<string>()
   await forEachLimit([...acknowledged.keys()], 8, async (key) => {
-    const { segments, blocks } = await network.gateway.health(bucket, key)
-    for (const { shards, margin, code } of [...segments, ...blocks]) {
-      expect(`${code}, ${margin} more than needed`, key).toBe(`${code}, ${code.split('+')[1]} more than needed`)
+    // Whoever was slow just now is contained for a while, and what it has is not counted meanwhile.
+    const { segments, blocks } = await waitFor(`${key} is at full margin`, async () => {
+      const health = await network.gateway.health(bucket, key)
+      const all = [...health.segments, ...health.blocks]
+      return all.every(({ margin, code }) => margin === Number(code.split('+')[1])) && health
+    })
+    for (const { shards } of [...segments, ...blocks]) {
       for (const { cid, provider, state } of shards) {
         expect(state).toBe('healthy')
         const bytes = await readFile(blockFile(byPeerId.get(provider!)!, cid))
@@ -84,5 +89,5 @@ test('every shard is placed in the end, and each is whole on the disk of who sai
       }
     }
   })
-  expect(checked.size).toBeGreaterThan(acknowledged.size * 12)
+  expect(checked.size).toBeGreaterThan(acknowledged.size * providerCount)
 })
