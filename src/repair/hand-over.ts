@@ -67,6 +67,11 @@ export interface HandOverComponents {
 
 /** For a batch on a slow line; a provider that dies in the middle holds up its segments' repair for as long. */
 const claimMs = 2 * minuteMs
+/**
+ * A provider that asks again and again, and brings nothing, holds nobody up: for so long after the first claim, of which
+ * there may be more until that ends, a segment is not kept for it.
+ */
+const claimRestMs = 20 * minuteMs
 /** When to ask again: after somebody else's work on the segment; when a provider may have come, or have room. */
 const busyMs = 5 * secondMs
 const nobodyMs = 30 * secondMs
@@ -102,6 +107,8 @@ export class HandOver {
   readonly #turns = new Semaphore(answersAtOnce, answersWaiting)
   /** By `segment index`; oldest first. So that nothing is sent twice that was asked for twice. */
   readonly #open = new Map<string, Open>()
+  /** When a segment was first claimed for a provider, by `provider segment`; oldest first. */
+  readonly #claimedAt = new Map<string, number>()
 
   constructor(components: HandOverComponents) {
     this.#components = components
@@ -171,7 +178,7 @@ export class HandOver {
     const suited = parts.filter((part) => part === first || chooser.suits(to, part, this.#heldBeside(part)))
     for (const part of suited) {
       this.#remember(part, { to, until: notAfter })
-      used.add(part.segment.id)
+      if (this.#isKeptFor(from, part)) used.add(part.segment.id)
     }
     const ticket: Ticket = {
       ...{ v: 1, owner: signer.peerId, from, to, cid },
@@ -416,6 +423,22 @@ export class HandOver {
     return [...held]
   }
 
+  /**
+   * Whether repair leaves the segment alone until `from` has had its time. Not where the shard is known to be lost there:
+   * it is repair's, and what `from` may still have of it is welcome all the same.
+   */
+  #isKeptFor(from: string, { segment, index }: Part): boolean {
+    const { state } = segment.shards[index]!
+    if (state === 'missing' || state === 'wrong') return false
+    const now = this.#components.clock.now()
+    const key = `${from} ${segment.id}`
+    const since = this.#claimedAt.get(key)
+    if (since !== undefined && now - since < claimRestMs) return now - since < claimMs
+    this.#claimedAt.delete(key)
+    setBounded(this.#claimedAt, key, now)
+    return true
+  }
+
   #openFor(part: Part): Open | undefined {
     const open = this.#open.get(nameOf(part))
     return open !== undefined && open.until >= this.#components.clock.now() ? open : undefined
@@ -428,10 +451,7 @@ export class HandOver {
   #remember(part: Part, open: Open): void {
     const name = nameOf(part)
     this.#open.delete(name)
-    this.#open.set(name, open)
-    if (this.#open.size <= openMax) return
-    const [oldest] = this.#open.keys()
-    this.#open.delete(oldest!)
+    setBounded(this.#open, name, open)
   }
 }
 
@@ -501,6 +521,12 @@ class Chooser {
     const { from, avoid, refusers } = this.#init
     return peerId === from || avoid.includes(peerId) || refusers.has(`${cid} ${peerId}`)
   }
+}
+
+/** The oldest makes room. */
+function setBounded<T>(map: Map<string, T>, key: string, value: T): void {
+  map.set(key, value)
+  if (map.size > openMax) map.delete(map.keys().next().value!)
 }
 
 const claimantOf = (from: string): string => `hand-over:${from}`

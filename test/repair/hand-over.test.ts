@@ -114,6 +114,37 @@ describe('where', () => {
     expect(await where(world, leaver, [cid])).toMatchObject([{ keep: true, why: 'busy' }])
   })
 
+  test('a shard known to be lost there has a place, and its segment is left to repair', async () => {
+    const { world, gateway, providers, leaver } = await started(6)
+    const segment = segmentAt(providers.slice(0, 4))
+    await gateway.store([segment])
+    const { cid } = segment.shards[0]!
+    await gateway.index.markHolding(leaver.peerId, cid, 'missing')
+    given((await where(world, leaver, [cid]))[0])
+    const ids = (await gateway.index.listSegments({ afterId: 0, limit: 1 })).map(({ id }) => id)
+    const claim = { claimant: 'repair', until: Date.now() + minuteMs, now: Date.now() }
+    expect(await gateway.index.claimSegments(ids, claim)).toEqual(ids)
+  })
+
+  test('who asks again and again, and brings nothing, holds up repair for some minutes and no longer', async () => {
+    const { world, gateway, providers, leaver } = await started(6)
+    const segment = segmentAt(providers.slice(0, 4))
+    await gateway.store([segment])
+    const { cid } = segment.shards[0]!
+    const ids = (await gateway.index.listSegments({ afterId: 0, limit: 1 })).map(({ id }) => id)
+    let freeAfterMinutes = 0
+    for (; freeAfterMinutes < 60; freeAfterMinutes += 0.5) {
+      const now = world.clock.now()
+      const claimed = await gateway.index.claimSegments(ids, { claimant: 'repair', until: now + 1, now })
+      if (freeAfterMinutes > 0 && claimed.length > 0) break
+      await gateway.index.unclaimSegments(ids, 'repair')
+      given((await where(world, leaver, [cid]))[0])
+      world.advance(minuteMs / 2)
+    }
+    expect(freeAfterMinutes).toBeGreaterThanOrEqual(2)
+    expect(freeAfterMinutes).toBeLessThanOrEqual(5)
+  })
+
   test('a refuser of the block gets it never, nor does whoever asks', async () => {
     const { world, gateway, providers, leaver } = await started(6)
     const segment = segmentAt(providers.slice(0, 4))
