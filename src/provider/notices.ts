@@ -69,15 +69,15 @@ export class Notices {
   #count: number
   #running: Promise<void> | undefined
 
-  /** @param path of the database; `:memory:` for what need not outlive the process */
-  constructor(components: NoticesComponents, path: string) {
+  /** @param where the database's path, or the database; that ends with the notices, as one that was opened here */
+  constructor(components: NoticesComponents, where: string | DatabaseSync) {
     this.#components = components
     this.#log = components.log.child('notices')
-    this.#db = new DatabaseSync(path)
+    this.#db = typeof where === 'string' ? new DatabaseSync(where) : where
     try {
       this.#db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL')
       const { user_version: version } = this.#db.prepare('PRAGMA user_version').get() as { user_version: number }
-      if (version > 1) throw new HoldfastError('BAD_CONFIG', `${path} was written by a newer version`)
+      if (version > 1) throw new HoldfastError('BAD_CONFIG', `${String(where)} was written by a newer version`)
       this.#db.exec(schema)
       this.#statements = prepare(this.#db)
       this.#count = this.#counted()
