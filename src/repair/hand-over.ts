@@ -241,7 +241,7 @@ export class HandOver {
       await index.placeShards(
         moves.map(({ cid, part }) => ({
           ...{ segmentId: part.segment.id, index: part.index, cid },
-          ...{ provider: to, leaseUntil: at + limits.committedLeaseMs, at }
+          ...{ provider: to, leaseUntil: at + limits.provisionalLeaseMs, at }
         }))
       )
       this.#forget(moves.map(({ part }) => part))
@@ -289,7 +289,8 @@ export class HandOver {
     if (target === undefined || cids.length === 0) return new Set()
     try {
       return await withDeadline(clock, verifyMsMax, signal, async (inner) => {
-        const terms = { termMs: limits.committedLeaseMs }
+        // What is not committed after all ends by itself, soon; what is, is renewed with the others.
+        const terms = { termMs: limits.provisionalLeaseMs }
         const states = await client.renewLeases(target, cids, terms, inner)
         const kept = cids.filter((_, at) => states[at] === 'held')
         const proven = [

@@ -1,6 +1,6 @@
 /** The gateway's side of a hand-over: what it answers, and what it takes to be believed. */
 import { afterEach, describe, expect, test } from 'vitest'
-import { minuteMs } from '../../src/base/limits.ts'
+import { limits, minuteMs } from '../../src/base/limits.ts'
 import { type CID, cidOfShard } from '../../src/content/cid.ts'
 import { signTicket } from '../../src/market/ticket.ts'
 import { domainShardsMax } from '../../src/placement/place.ts'
@@ -208,6 +208,19 @@ describe('done', () => {
       const holder = world.providers.find(({ peerId }) => peerId === to.peerId)!
       expect(await has(holder, [cid, node][at]!)).toBe(true)
     }
+  })
+
+  test('a new holder whose move was not committed is not bound for long', async () => {
+    const { world, gateway, leaver, cid } = await scene()
+    const place = given((await where(world, leaver, [cid]))[0])
+    const placed = await bring(world, leaver, cid, place)
+    gateway.index.placeShards = async () => {
+      throw new Error('the gateway is killed')
+    }
+    await expect(done(world, leaver, [placed])).rejects.toThrow('killed')
+    const holder = world.providers.find(({ peerId }) => peerId === place.to.peerId)!
+    const lease = await holder.leases.get(gateway.peerId, cid)
+    expect(lease!.until).toBeLessThanOrEqual(world.clock.now() + limits.provisionalLeaseMs)
   })
 
   test('who says so and has not done it changes nothing, and may try again', async () => {
