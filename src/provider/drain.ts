@@ -47,7 +47,29 @@ type DrainFile = z.infer<typeof fileSchema>
 
 const commandSchema = z.strictObject({ cancel: z.boolean().optional() })
 
-const pathOf = (dataDir: string): string => join(dataDir, 'draining.json')
+/** Where it is kept that this provider drains, and how far it has come; each write is durable when it resolves. */
+export interface DrainRecord {
+  /** `undefined`: it does not drain. */
+  read: () => Promise<string | undefined>
+  write: (text: string) => Promise<void>
+  remove: () => Promise<void>
+}
+
+const inDirectory = (dataDir: string): DrainRecord => {
+  const path = join(dataDir, 'draining.json')
+  return {
+    read: () =>
+      readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+        if (error.code === 'ENOENT') return undefined
+        throw error
+      }),
+    write: (text) => writeFileDurably(path, text),
+    remove: async () => {
+      await rm(path, { force: true })
+      await syncDirectory(dataDir) // or it drains again after a power cut
+    }
+  }
+}
 
 export interface DrainState {
   /** `done`: it drains, nobody leases anything here any more, and what was is deleted. */
@@ -84,7 +106,7 @@ interface Appointment {
 
 export class Drain {
   readonly #components: DrainComponents
-  readonly #dataDir: string
+  readonly #record: DrainRecord
   readonly #log: Log
   readonly #appointments = new Map<string, Appointment>()
   /** Owners whose turn it is. */
@@ -101,9 +123,9 @@ export class Drain {
    */
   #leases: 'none' | 'some' | 'ended' = 'none'
 
-  private constructor(components: DrainComponents, dataDir: string, file: DrainFile | undefined) {
+  private constructor(components: DrainComponents, record: DrainRecord, file: DrainFile | undefined) {
     this.#components = components
-    this.#dataDir = dataDir
+    this.#record = record
     this.#log = components.log.child('drain')
     this.#file = file
   }
@@ -111,11 +133,14 @@ export class Drain {
   /**
    * As it was left: one that was draining takes nothing new from now on; to be called before anything can be put. A file
    * that cannot be read still says that it drains: whoever wants to stay says so with `cancel`.
+   *
+   * @param where in a provider's directory, or in a record of another kind
    */
-  static async open(components: DrainComponents, { dataDir }: { dataDir: string }): Promise<Drain> {
-    const file = await readDrainFile(dataDir, components)
+  static async open(components: DrainComponents, where: { dataDir: string } | DrainRecord): Promise<Drain> {
+    const record = 'dataDir' in where ? inDirectory(where.dataDir) : where
+    const file = await readRecord(record, components)
     if (file !== undefined) components.storage.setDraining(true)
-    return new Drain(components, dataDir, file)
+    return new Drain(components, record, file)
   }
 
   get isDraining(): boolean {
@@ -139,7 +164,7 @@ export class Drain {
     if (this.#file !== undefined) return
     const { clock, storage } = this.#components
     const file = { v: 1 as const, since: clock.now(), moved: 0, movedBytes: 0, released: 0, sentBytes: 0 }
-    await writeDrainFile(this.#dataDir, file)
+    await writeRecord(this.#record, file)
     this.#file = file
     storage.setDraining(true)
     this.#log.info('this provider drains: it takes nothing new, and hands over what it has')
@@ -150,8 +175,7 @@ export class Drain {
   async cancel(): Promise<void> {
     if (this.#file === undefined) return
     await this.#halt()
-    await rm(pathOf(this.#dataDir), { force: true })
-    await syncDirectory(this.#dataDir) // or it drains again after a power cut
+    await this.#record.remove()
     this.#file = undefined
     this.#appointments.clear()
     this.#components.storage.setDraining(false)
@@ -313,7 +337,7 @@ export class Drain {
     if (!this.#isChanged || this.#file === undefined) return
     this.#isChanged = false
     try {
-      await writeDrainFile(this.#dataDir, this.#file)
+      await writeRecord(this.#record, this.#file)
     } catch (error) {
       this.#isChanged = true
       this.#log.error('how far the hand-over has come could not be kept', { error: messageOf(error) })
@@ -321,22 +345,20 @@ export class Drain {
   }
 }
 
-async function readDrainFile(
-  dataDir: string,
+async function readRecord(
+  record: DrainRecord,
   { clock, log }: Pick<DrainComponents, 'clock' | 'log'>
 ): Promise<DrainFile | undefined> {
-  const path = pathOf(dataDir)
   try {
-    return fileSchema.parse(JSON.parse(await readFile(path, 'utf8')))
+    const text = await record.read()
+    return text === undefined ? undefined : fileSchema.parse(JSON.parse(text))
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
-    log.warn('how far the hand-over had come cannot be read; it goes on', { path, error: messageOf(error) })
+    log.warn('how far the hand-over had come cannot be read; it goes on', { error: messageOf(error) })
     return { v: 1, since: clock.now(), moved: 0, movedBytes: 0, released: 0, sentBytes: 0 }
   }
 }
 
-const writeDrainFile = (dataDir: string, file: DrainFile): Promise<void> =>
-  writeFileDurably(pathOf(dataDir), `${JSON.stringify(file)}\n`)
+const writeRecord = (record: DrainRecord, file: DrainFile): Promise<void> => record.write(`${JSON.stringify(file)}\n`)
 
 /** `POST /drain` begins, `{ cancel: true }` ends it; `GET /drain` tells how it goes, until it is over. */
 export function drainRoutes(drain: Drain): LocalRoutes {

@@ -4,7 +4,7 @@ import { messageOf } from '../base/errors.ts'
 import { secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import { type CID, matchesCid } from '../content/cid.ts'
-import type { KadDiscovery } from '../discovery/kad-dht.ts'
+import type { Discovery } from '../discovery/discovery.ts'
 import type { Network, PeerAddress } from '../net/network.ts'
 import { controlProtocols, statusAnswer, statusRequest } from '../transfer/lease-protocol.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
@@ -13,7 +13,7 @@ const peersMax = 64
 const askMsMax = 5 * secondMs
 
 export interface FindBlockComponents {
-  discovery: Pick<KadDiscovery, 'findRoot' | 'findProviders'>
+  discovery: Pick<Discovery, 'findRoot' | 'findProviders'>
   network: Pick<Network, 'request'>
   client: Pick<ProviderClient, 'getOffer' | 'getShard'>
   clock: Clock

@@ -59,6 +59,11 @@ interface Notice {
   handOver: boolean
 }
 
+export type NoticesDatabase = DatabaseSync
+
+/** A database that outlives the process that has it, as long as there is who keeps it: where processes are simulated. */
+export const noticesInMemory = (): NoticesDatabase => new DatabaseSync(':memory:')
+
 export class Notices {
   readonly #components: NoticesComponents
   readonly #log: Log
@@ -71,15 +76,22 @@ export class Notices {
   #count: number
   #running: Promise<void> | undefined
 
-  /** @param path of the database; `:memory:` for what need not outlive the process */
-  constructor(components: NoticesComponents, path: string) {
+  /**
+   * @param where the database's path, or the database; `stop` closes it either way
+   * @throws HoldfastError `BAD_CONFIG` when a newer version wrote it
+   */
+  constructor(components: NoticesComponents, where: string | NoticesDatabase) {
     this.#components = components
     this.#log = components.log.child('notices')
-    this.#db = new DatabaseSync(path)
+    this.#db = typeof where === 'string' ? new DatabaseSync(where) : where
     try {
       this.#db.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL')
       const { user_version: version } = this.#db.prepare('PRAGMA user_version').get() as { user_version: number }
-      if (version > 1) throw new HoldfastError('BAD_CONFIG', `${path} was written by a newer version`)
+      if (version > 1)
+        throw new HoldfastError(
+          'BAD_CONFIG',
+          `${typeof where === 'string' ? where : 'the database'} was written by a newer version`
+        )
       this.#db.exec(schema)
       this.#statements = prepare(this.#db)
       this.#count = this.#counted()

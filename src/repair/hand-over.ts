@@ -68,13 +68,10 @@ export interface HandOverComponents {
 /** For a batch on a slow line; a provider that dies in the middle holds up its segments' repair for as long. */
 const claimMs = 2 * minuteMs
 /**
- * A segment is kept for hand-overs no longer than this without one that succeeds, and then not for a while: a provider that
- * asks again and again, and brings nothing, would keep repair from it for ever.
+ * A provider that asks again and again, and brings nothing, holds nobody up: for so long after the first claim, of which
+ * there may be more until that ends, a segment is not kept for it.
  */
-const keptMsMax = 10 * minuteMs
-const keptRestMs = 10 * minuteMs
-/** With more none is kept; small, since it is remembered for every segment that is on its way. */
-const keptMax = 65_536
+const claimRestMs = 20 * minuteMs
 /** When to ask again: after somebody else's work on the segment; when a provider may have come, or have room. */
 const busyMs = 5 * secondMs
 const nobodyMs = 30 * secondMs
@@ -110,8 +107,8 @@ export class HandOver {
   readonly #turns = new Semaphore(answersAtOnce, answersWaiting)
   /** By `segment index`; oldest first. So that nothing is sent twice that was asked for twice. */
   readonly #open = new Map<string, Open>()
-  /** Since when segments have been kept for hand-overs; oldest first. */
-  readonly #kept = new Map<number, number>()
+  /** When a segment was first claimed for a provider, by `provider segment`; oldest first. */
+  readonly #claimedAt = new Map<string, number>()
 
   constructor(components: HandOverComponents) {
     this.#components = components
@@ -142,7 +139,6 @@ export class HandOver {
     const parts = await this.#partsOf(from, cids)
     const needless = cids.filter((cid) => !parts.has(cid.toString()))
     const released = await this.#release(from, needless, signal)
-    const keptBefore = new Set(this.#kept.keys())
     const claimed = await this.#claim(from, [...parts.values()].flat())
     const chooser = new Chooser(this.#components, { from, avoid: request.avoid, refusers: await this.#refusers(cids) })
     const answers = new Map<string, HandOverPlace>()
@@ -154,9 +150,10 @@ export class HandOver {
       else if (free.length === 0) answers.set(key, { keep: true, why: 'busy', retryAfterMs: busyMs })
       else answers.set(key, await this.#placeFor(from, cid, free, chooser, used))
     }
-    const unused = [...claimed].filter((id) => !used.has(id))
-    for (const id of unused) if (!keptBefore.has(id)) this.#kept.delete(id)
-    await index.unclaimSegments(unused, claimantOf(from))
+    await index.unclaimSegments(
+      [...claimed].filter((id) => !used.has(id)),
+      claimantOf(from)
+    )
     return { v: 1, places: request.cids.map((cid) => answers.get(cid.toString())!) }
   }
 
@@ -181,7 +178,7 @@ export class HandOver {
     const suited = parts.filter((part) => part === first || chooser.suits(to, part, this.#heldBeside(part)))
     for (const part of suited) {
       this.#remember(part, { to, until: notAfter })
-      used.add(part.segment.id)
+      if (this.#isKeptFor(from, part)) used.add(part.segment.id)
     }
     const ticket: Ticket = {
       ...{ v: 1, owner: signer.peerId, from, to, cid },
@@ -246,14 +243,13 @@ export class HandOver {
       await index.placeShards(
         moves.map(({ cid, part }) => ({
           ...{ segmentId: part.segment.id, index: part.index, cid },
-          ...{ provider: to, leaseUntil: at + limits.committedLeaseMs, at }
+          ...{ provider: to, leaseUntil: at + limits.provisionalLeaseMs, at }
         }))
       )
       // Its lease was extended for the proof: what is not counted on is to be rubbish there.
       const unproved = wanted.filter((cid) => !proven.has(cid.toString()))
       await index.queueReleases(unproved.map((cid) => ({ provider: to, cid })))
       this.#forget(moves.map(({ part }) => part))
-      for (const { part } of moves) this.#kept.delete(part.segment.id)
       for (const { cid } of moves) accepted.add(cid.toString())
       if (moves.length > 0) log.info('shards were handed over', { from, to, shards: moves.length })
       return accepted
@@ -298,7 +294,8 @@ export class HandOver {
     if (target === undefined || cids.length === 0) return new Set()
     try {
       return await withDeadline(clock, verifyMsMax, signal, async (inner) => {
-        const terms = { termMs: limits.committedLeaseMs }
+        // What is not committed after all ends by itself, soon; what is, is renewed with the others.
+        const terms = { termMs: limits.provisionalLeaseMs }
         const states = await client.renewLeases(target, cids, terms, inner)
         const kept = cids.filter((_, at) => states[at] === 'held')
         const proven = [
@@ -409,22 +406,10 @@ export class HandOver {
   async #claim(from: string, parts: readonly Part[]): Promise<Set<number>> {
     const { index, clock, isSettling } = this.#components
     const ids = new Set(parts.filter(({ segment }) => !isSettling(segment)).map(({ segment }) => segment.id))
+    if (ids.size === 0) return new Set()
     const now = clock.now()
-    for (const [id, since] of this.#kept) {
-      if (now - since < keptMsMax + keptRestMs) break
-      this.#kept.delete(id)
-    }
-    const free = [...ids].filter((id) => this.#mayKeep(id, now))
-    if (free.length === 0) return new Set()
     const claim = { claimant: claimantOf(from), until: now + claimMs, now }
-    const claimed = await index.claimSegments(free, claim)
-    for (const id of claimed) if (!this.#kept.has(id)) this.#kept.set(id, now)
-    return new Set(claimed)
-  }
-
-  #mayKeep(id: number, now: number): boolean {
-    const since = this.#kept.get(id)
-    return since === undefined ? this.#kept.size < keptMax : now - since < keptMsMax
+    return new Set(await index.claimSegments([...ids], claim))
   }
 
   async #refusers(cids: readonly CID[]): Promise<Set<string>> {
@@ -444,6 +429,22 @@ export class HandOver {
     return [...held]
   }
 
+  /**
+   * Whether repair leaves the segment alone until `from` has had its time. Not where the shard is known to be lost there:
+   * it is repair's, and what `from` may still have of it is welcome all the same.
+   */
+  #isKeptFor(from: string, { segment, index }: Part): boolean {
+    const { state } = segment.shards[index]!
+    if (state === 'missing' || state === 'wrong') return false
+    const now = this.#components.clock.now()
+    const key = `${from} ${segment.id}`
+    const since = this.#claimedAt.get(key)
+    if (since !== undefined && now - since < claimRestMs) return now - since < claimMs
+    this.#claimedAt.delete(key)
+    setBounded(this.#claimedAt, key, now)
+    return true
+  }
+
   #openFor(part: Part): Open | undefined {
     const open = this.#open.get(nameOf(part))
     return open !== undefined && open.until >= this.#components.clock.now() ? open : undefined
@@ -456,10 +457,7 @@ export class HandOver {
   #remember(part: Part, open: Open): void {
     const name = nameOf(part)
     this.#open.delete(name)
-    this.#open.set(name, open)
-    if (this.#open.size <= openMax) return
-    const [oldest] = this.#open.keys()
-    this.#open.delete(oldest!)
+    setBounded(this.#open, name, open)
   }
 }
 
@@ -529,6 +527,12 @@ class Chooser {
     const { from, avoid, refusers } = this.#init
     return peerId === from || avoid.includes(peerId) || refusers.has(`${cid} ${peerId}`)
   }
+}
+
+/** The oldest makes room. */
+function setBounded<T>(map: Map<string, T>, key: string, value: T): void {
+  map.set(key, value)
+  if (map.size > openMax) map.delete(map.keys().next().value!)
 }
 
 const claimantOf = (from: string): string => `hand-over:${from}`

@@ -4,8 +4,11 @@
  * faults that only keep them out of reach need not.
  */
 import { secondMs } from '../base/limits.ts'
+import { CID, codecs } from '../content/cid.ts'
+import { isEmptyContent } from '../provider/denylist.ts'
 import type { Behaviour, Machine } from './machine.ts'
 import type { SeededRandom } from './seeded-random.ts'
+import { shortCid } from './trace.ts'
 import type { World } from './world.ts'
 
 interface Fault {
@@ -15,6 +18,8 @@ interface Fault {
   strike: () => boolean | Promise<boolean>
 }
 
+/** Share of machines that leave at once. */
+const leaversMax = 0.1
 /** Share of machines that may be in trouble before single faults hold back. */
 const troubledMax = 0.3
 
@@ -28,12 +33,14 @@ export class Faults {
   #isOver = false
   #strikes = 0
 
-  constructor(world: World, random: SeededRandom) {
+  /** @param names of those that strike; default: a mix of all */
+  constructor(world: World, random: SeededRandom, names?: readonly string[]) {
     this.#world = world
     this.#random = random
     const all = this.#all()
     // Swarm testing: leaving some kinds out lets the others go further.
-    const mix = all.filter(() => random.chance(0.6))
+    const drawn = all.filter(() => random.chance(0.6))
+    const mix = names === undefined ? drawn : all.filter(({ name }) => names.includes(name))
     this.#faults = mix.length > 0 ? mix : all
     this.#everyMs = random.pick([400, 1000, 3000])
   }
@@ -95,7 +102,11 @@ export class Faults {
       behave('refuses puts', 1, () => ({ puts: 'refused' })),
       behave('lies on leases', 1, () => ({ leases: random.pick(['held', 'missing', 'garbage']) })),
       behave('bad offers', 0.5, () => ({ offers: 'garbage' })),
-      { name: 'gone for good', weight: 0.5, strike: () => this.#retire() }
+      { name: 'gone for good', weight: 0.5, strike: () => this.#retire() },
+      { name: 'refuses', weight: 1.5, strike: () => this.#refuse() },
+      { name: 'takes it back', weight: 0.5, strike: () => this.#takeBack() },
+      { name: 'leaves', weight: 0.7, strike: () => this.#leave() },
+      behave('lies on hand-over', 1, () => ({ handOvers: 'unsent' }))
     ]
   }
 
@@ -178,6 +189,62 @@ export class Faults {
     machine.retire(this.#random.pick(['killed', 'vanished']))
     this.#world.replace(machine)
     return true
+  }
+
+  /** Its operator refuses a block, or a content that it has a part of. */
+  #refuse(): boolean {
+    const machine = this.#anyMachine()
+    const cids = machine.disk.cids().filter((cid) => !isEmptyContent(cid))
+    const shards = cids.filter(({ code }) => code === codecs.raw) // nodes are refused with what they lead to
+    const { truth } = this.#world
+    const content = this.#random.chance(0.5) ? this.#contentAt(machine) : undefined
+    const named = content?.root ?? shards[this.#random.int(shards.length)]
+    if (!machine.isUp || named === undefined) return false
+    const parts = content === undefined ? [named] : cids.filter((cid) => content.cids.has(cid.toString()))
+    if (!truth.spendAll(machine.peerId, parts, 'refused')) return false
+    const atOnce = this.#random.chance(0.4)
+    const what = content === undefined ? 'block' : 'root'
+    this.#world.trace.note(`fault: ${machine.peerId} refuses ${what} ${shortCid(named)}${atOnce ? ' at once' : ''}`)
+    this.#world.count(`refused ${what}${atOnce ? ' at once' : ''}`)
+    void machine.commands.refuse(named, atOnce)
+    return true
+  }
+
+  /** An object of which the machine has something, and all that it is made of. */
+  #contentAt(machine: Machine): { root: CID; cids: ReadonlySet<string> } | undefined {
+    const { model, truth } = this.#world
+    for (const { version } of this.#random.shuffle(model.objects())) {
+      const { segmentIds = [], blockIds = [] } = truth.contents.get(version.contentId) ?? {}
+      const segments = [...segmentIds, ...blockIds].flatMap((id) => truth.segments.get(id) ?? [])
+      const cids = new Set(segments.flatMap(({ shards }) => shards.map(({ cid }) => cid.toString())))
+      if (machine.disk.cids().some((cid) => cids.has(cid.toString()))) return { root: CID.parse(version.root), cids }
+    }
+    return undefined
+  }
+
+  /** Its operator takes a refusal back; gateways that know of it remember. */
+  #takeBack(): boolean {
+    const refusing = [...this.#world.machines.values()].filter(({ isUp, files }) => isUp && files.hasRefusals)
+    if (refusing.length === 0) return false
+    const machine = this.#random.pick(refusing)
+    const commands = machine.files.refusals.commands(100)
+    if (commands.length === 0) return false
+    const { cid } = this.#random.pick(commands)
+    this.#world.trace.note(`fault: ${machine.peerId} refuses ${shortCid(cid)} no more`)
+    return machine.refuser.undo(cid)
+  }
+
+  /** Its operator has it leave, and in one case of five thinks better of it. */
+  #leave(): boolean {
+    const machine = this.#anyMachine()
+    if (!machine.isUp || machine.isDraining || this.#leavers() >= leaversMax * this.#world.machines.size) return false
+    this.#world.trace.note(`fault: ${machine.peerId} leaves`)
+    this.#world.drain(machine, this.#random.chance(0.2) ? this.#random.int(20 * secondMs) : undefined)
+    return true
+  }
+
+  #leavers(): number {
+    return [...this.#world.machines.values()].filter(({ isDraining, isRetired }) => isDraining && !isRetired).length
   }
 
   async #rot(): Promise<boolean> {

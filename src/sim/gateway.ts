@@ -1,9 +1,7 @@
 /** A gateway's process: the parts that `node.ts` puts together, on a virtual clock and network. */
 
 import { Semaphore } from '../base/concurrency.ts'
-import { isCode } from '../base/errors.ts'
 import { MiB, secondMs } from '../base/limits.ts'
-import { auditRequestCodec } from '../custody/audit-messages.ts'
 import { ProviderDirectory } from '../discovery/directory.ts'
 import type { Code } from '../erasure/erasure-coder.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
@@ -12,6 +10,7 @@ import { createArenas } from '../object/coding-memory.ts'
 import type { SegmentCodec } from '../object/segment-codec.ts'
 import { createObjectStore, type NetworkObjectStore } from '../object/store.ts'
 import { Auditor } from '../repair/auditor.ts'
+import { HandOver } from '../repair/hand-over.ts'
 import { withLastResort } from '../repair/last-resort.ts'
 import { releaseLeases, renewLeases } from '../repair/leases.ts'
 import { Maintenance, taskPauses } from '../repair/maintenance.ts'
@@ -19,9 +18,12 @@ import { Presence } from '../repair/presence.ts'
 import { holdingProver } from '../repair/prove-holding.ts'
 import { Refusals } from '../repair/refusals.ts'
 import { Repairer } from '../repair/repairer.ts'
+import { serveHandOver } from '../transfer/hand-over-protocol.ts'
 import { LeaseGuard } from '../transfer/lease-guard.ts'
-import type { ProviderClient } from '../transfer/provider-client.ts'
+import { serveRefusals } from '../transfer/refusal-protocol.ts'
+import type { BugName } from './bugs.ts'
 import type { AuditWitness, SimulatedNetwork } from './network.ts'
+import { forgetful, hasty, releasingFirst, trusting, unrelated } from './planted.ts'
 import { auditPace, offlineGraceMs } from './promises.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import { drawSimulatedSeed, simulatedSigner, verifySimulated } from './signatures.ts'
@@ -34,10 +36,8 @@ export const gatewayPeerId = 'gateway'
 export interface GatewayInit {
   code: Code | undefined
   shardBytesMax: number
-  /** The planted bug: acknowledge so many shards too early. */
-  quorumSlack: number
-  /** The planted bug: whoever lets an audit time out has lost what it was asked for. */
-  isTimeoutLoss: boolean
+  /** What is wrong with it. */
+  bug: BugName | undefined
   isAuditing: boolean
 }
 
@@ -65,6 +65,9 @@ const memoryBytes = 4 * MiB
 /** Resolves once the gateway serves; its loops run until the process dies. */
 export async function startGateway(components: GatewayComponents, init: GatewayInit): Promise<Gateway> {
   const { process, network, witness, index, codec, masterKey, random, trace } = components
+  const { bug } = init
+  /** As those have it who choose where blocks go. */
+  const choosing = bug === 'forgets-refusals' ? forgetful(index) : index
   const { clock } = process
   const log = trace.log('gateway')
   const { client, auditClient, discovery } = network.connect(process, gatewayPeerId, witness)
@@ -81,7 +84,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     {
       ...signing,
       index,
-      client: init.isTimeoutLoss ? hasty(auditClient) : auditClient,
+      client: bug === 'timeout-is-loss' ? hasty(auditClient) : auditClient,
       peers: directory,
       secretKey: masterKey,
       clock,
@@ -113,7 +116,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
   const guard = new LeaseGuard()
   const store = createObjectStore(
     {
-      index,
+      index: choosing,
       client,
       peers: directory,
       codec,
@@ -131,7 +134,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     {
       fixedCode: init.code,
       shardBytesMax: init.shardBytesMax,
-      quorumSlack: init.quorumSlack
+      quorumSlack: bug === 'acknowledges-early' ? 1 : 0
     }
   )
   const presence = new Presence(
@@ -146,10 +149,12 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     { graceMs: offlineGraceMs }
   )
   await presence.load()
+  const takers = withLastResort(directory)
+  const moving = bug === 'releases-first' ? releasingFirst(choosing, client, directory) : choosing
   const repairer = new Repairer({
-    index,
+    index: moving,
     client,
-    peers: withLastResort(directory),
+    peers: bug === 'same-domain' ? unrelated(takers) : takers,
     peerId: gatewayPeerId,
     presence,
     codec,
@@ -163,7 +168,17 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     isSettling: (segment) => store.isSettling(segment),
     pause: signing.pause,
     isShardContained: (provider, cid) => auditor.isContained(provider, cid),
+    draining: () => directory.list().flatMap(({ peerId, draining }) => (draining ? [peerId] : [])),
     verify: holdingProver({ ...signing, client, clock, secretKey: masterKey, drawSeed: drawSimulatedSeed })
+  })
+  const handOver = new HandOver({
+    ...{ index: moving, client, peers: takers, guard, clock, verifySignature: verifySimulated },
+    ...{ signer: signing.signer, secretKey: masterKey, drawSeed: drawSimulatedSeed, pause: signing.pause },
+    random: random.fork('hand-over'),
+    log,
+    isSettling: (segment) => store.isSettling(segment),
+    onDraining: (peerId) => directory.saidToDrain(peerId),
+    onReleases: () => maintenance.wake('releases')
   })
   const leases = { index, client, peers: directory, clock, log, guard, custody, confirmRefusals: refusals.confirm }
   const maintenance = new Maintenance({ clock, random: random.fork('maintenance'), log }, [
@@ -190,30 +205,16 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     maintenance.wake('complete')
     maintenance.wake('releases')
   })
+  const host = network.host(gatewayPeerId, process)
+  const answer: HandOver['answer'] =
+    bug === 'trusts-hand-over' ? trusting(handOver, index, clock.now) : (...args) => handOver.answer(...args)
+  await serveHandOver(host, answer)
+  await serveRefusals(host, { tell: (from, told) => refusals.told(from, told) })
   // Never aborted: this gateway ends as `kill -9` ends it.
   const { signal } = new AbortController()
   void search.run(signal)
   void maintenance.run(signal)
   return { process, store, directory, auditor }
-}
-
-/** An auditor that takes silence for a confession. */
-function hasty(client: ProviderClient): ProviderClient {
-  return {
-    ...client,
-    prove: async (to, request, signal) => {
-      try {
-        return await client.prove(to, request, signal)
-      } catch (error) {
-        if (!isCode(error, 'TIMEOUT')) throw error
-        const { challenges } = auditRequestCodec.decode(request.bytes)
-        return {
-          answers: challenges.map(() => ({ kind: 'missing', slice: new Uint8Array(0) })),
-          statement: undefined
-        }
-      }
-    }
-  }
 }
 
 async function saveProviders(index: MetadataIndex, directory: ProviderDirectory): Promise<void> {

@@ -56,14 +56,14 @@ export class GroundTruth implements LossBudget, AuditWitness {
 
   /** Whether the machine has the block undamaged, and will give it. */
   isGood(peerId: string | undefined, cid: CID): boolean {
-    return (
-      peerId !== undefined && this.#machines.get(peerId)?.disk.holds(cid) === true && !this.#lost.has(at(peerId, cid))
-    )
+    if (peerId === undefined || this.#lost.has(at(peerId, cid))) return false
+    const machine = this.#machines.get(peerId)
+    return machine?.disk.holds(cid) === true && !machine.refuses(cid)
   }
 
-  /** Whether a fault explains that the machine does not have what it promised to keep. */
+  /** Whether a fault, or a refusal, explains that the machine does not have what it promised to keep. */
   isExcused(peerId: string, cid: CID): boolean {
-    return this.#lost.has(at(peerId, cid))
+    return this.#lost.has(at(peerId, cid)) || this.#machines.get(peerId)?.refuses(cid) === true
   }
 
   /** Whether it is no wonder that somebody takes the block for lost, or did so until just now. */
@@ -117,6 +117,11 @@ export class GroundTruth implements LossBudget, AuditWitness {
       if (ended === 'answered') this.#silences.delete(key)
       else this.#silences.set(key, [...(this.#silences.get(key) ?? []), this.#timeline.now])
     }
+  }
+
+  /** A machine deleted what it refuses; that it did stays true when the refusal is taken back. */
+  droppedRefused(peerId: string, cid: CID): void {
+    this.#lost.set(at(peerId, cid), 'refused')
   }
 
   blame(peerId: string): void {
@@ -173,8 +178,10 @@ export class GroundTruth implements LossBudget, AuditWitness {
 
   #lose(peerId: string, cid: CID, loss: Loss): void {
     const key = cid.toString()
-    this.#lost.set(at(peerId, cid), loss)
-    this.#failed.add(peerId)
+    if (loss !== 'refused') {
+      this.#lost.set(at(peerId, cid), loss)
+      this.#failed.add(peerId)
+    } // whether it is refused, the machine knows, and saying no breaks no word
     const group = this.#groups.get(key) ?? { code: { k: 1, m: 2 }, isCommitted: false, lostBy: new Set() }
     this.#groups.set(key, group)
     group.lostBy.add(peerId)
@@ -183,9 +190,11 @@ export class GroundTruth implements LossBudget, AuditWitness {
 
   #mayLose(peerId: string, cid: CID, loss: Loss): boolean {
     const isPretence = loss === 'pretended'
+    // One more may be on its way to who refuses it, and be counted on.
+    const cost = loss === 'refused' ? 2 : 1
     for (const segment of this.segmentsOf(cid)) {
       const concerns = isPretence || segment.shards.some((shard) => shard.provider === peerId && shard.cid.equals(cid))
-      if (concerns && this.goodShards(segment).length - this.#pretencesFor(segment) - 1 < segment.k) return false
+      if (concerns && this.goodShards(segment).length - this.#pretencesFor(segment) - cost < segment.k) return false
     }
     const group = this.#groups.get(cid.toString())
     // A block above the segments is kept as copies; how many is not known here, but never fewer than three.

@@ -1,7 +1,8 @@
 /**
- * Invariants 1 to 4 and 7 of DESIGN section 3, as questions to the ground truth. They are asked whenever something that
+ * Invariants 1 to 7 of DESIGN section 3, as questions to the ground truth. They are asked whenever something that
  * they speak of has changed; the first that does not hold ends the run, before the next event.
  */
+import { minuteMs } from '../base/limits.ts'
 import type { CID } from '../content/cid.ts'
 import type { Standing } from '../custody/score.ts'
 import type { SegmentRecord, ShardState, StoredSegment } from '../metadata/records.ts'
@@ -11,7 +12,7 @@ import { domainShardsMax, durableMin } from './promises.ts'
 import { shortCid } from './trace.ts'
 
 /** Numbers as in DESIGN section 3; 0: something that no number there speaks of, such as a request that never ends. */
-export type InvariantNumber = 0 | 1 | 2 | 3 | 4 | 7
+export type InvariantNumber = 0 | 1 | 2 | 3 | 4 | 5 | 6 | 7
 
 export class Violation extends Error {
   readonly invariant: InvariantNumber
@@ -23,6 +24,9 @@ export class Violation extends Error {
   }
 }
 
+/** From choosing who gets a block to putting it there: whoever refuses it meanwhile is met all the same. */
+const plannedMsMax = minuteMs
+
 const lostStates: ReadonlySet<ShardState> = new Set(['missing', 'wrong', 'withdrawn', 'unknown'])
 
 export class Invariants {
@@ -30,6 +34,10 @@ export class Invariants {
   readonly #machines: ReadonlyMap<string, Machine>
   /** When evidence of a loss was written down, by shard and provider. */
   readonly #lossFoundAt = new Map<string, number>()
+  /** Since when the gateway has known that a provider refuses a block. */
+  readonly #refusalKnownAt = new Map<string, number>()
+  /** Who works on a segment, and until when. */
+  readonly #claims = new Map<number, { claimant: string; until: number }>()
   #violation: Violation | undefined
 
   constructor(truth: GroundTruth, machines: ReadonlyMap<string, Machine>) {
@@ -137,11 +145,50 @@ export class Invariants {
     }
   }
 
-  /** A provider's own code deleted a block: nobody may count on it. `holders`: what the index says at this moment. */
+  /**
+   * Invariant 6: a provider's own code deleted a block, which nobody may count on unless it was refused, or known to be
+   * lost. `holders`: what the index says at this moment.
+   */
   deleted(provider: string, cid: CID, holders: ReadonlyArray<{ provider: string; state: ShardState }>): void {
     const counted = holders.some((holder) => holder.provider === provider && !lostStates.has(holder.state))
     if (counted && !this.#truth.isExcused(provider, cid))
-      this.report(1, `${provider} deleted ${shortCid(cid)}, which the index counts on`)
+      this.report(6, `${provider} deleted ${shortCid(cid)}, which the index counts on`)
+  }
+
+  /** What a provider counts as used, and what is on its disk. */
+  counted(provider: string, usedBytes: number, bytes: number): void {
+    if (usedBytes !== bytes) this.report(0, `${provider} counts ${usedBytes} bytes; ${bytes} are there`)
+  }
+
+  /** The index knows from now on that the provider refuses the block. */
+  refusalKnown(provider: string, cid: CID, now: number): void {
+    const key = `${provider} ${cid}`
+    if (!this.#refusalKnownAt.has(key)) this.#refusalKnownAt.set(key, now)
+  }
+
+  /** Somebody sets out to put a block at a provider: not, where it is known to refuse it. */
+  offered(provider: string, cid: CID, now: number): void {
+    const knownAt = this.#refusalKnownAt.get(`${provider} ${cid}`)
+    if (knownAt !== undefined && now - knownAt > plannedMsMax)
+      this.report(6, `${provider} is offered ${shortCid(cid)}, which it is known to refuse`)
+  }
+
+  /** These segments are one claimant's from now on, alone. */
+  claimed(ids: readonly number[], { claimant, until, now }: { claimant: string; until: number; now: number }): void {
+    for (const id of ids) {
+      const other = this.#claims.get(id)
+      if (other !== undefined && other.claimant !== claimant && other.until > now)
+        this.report(5, `segment ${id} is worked on by ${other.claimant} and by ${claimant}`)
+      this.#claims.set(id, { claimant, until })
+    }
+  }
+
+  unclaimed(ids: readonly number[], claimant: string): void {
+    for (const id of ids) if (this.#claims.get(id)?.claimant === claimant) this.#claims.delete(id)
+  }
+
+  claimsEnded(claimantPrefix: string): void {
+    for (const [id, { claimant }] of this.#claims) if (claimant.startsWith(claimantPrefix)) this.#claims.delete(id)
   }
 
   #largestDomain(providers: readonly string[]): { domain: string; shards: number } {

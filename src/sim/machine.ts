@@ -13,11 +13,13 @@ import type { LeaseStore } from '../provider/lease-store.ts'
 import { MemoryLeaseStore } from '../provider/memory-lease-store.ts'
 import { MemoryShardStore } from '../provider/memory-shard-store.ts'
 import { ProofService } from '../provider/proof-service.ts'
-import { RefusalStore } from '../provider/refusal-store.ts'
-import { Refuser } from '../provider/refuser.ts'
+import type { Refuser } from '../provider/refuser.ts'
 import type { ShardStore } from '../provider/shard-store.ts'
-import { type BlockProofs, StorageProvider } from '../provider/storage-provider.ts'
+import { type BlockProofs, leaseTermMsMax, StorageProvider } from '../provider/storage-provider.ts'
+import type { ProviderRef } from '../transfer/provider-client.ts'
 import { serveRefusals } from '../transfer/refusal-protocol.ts'
+import type { Line, Plane } from './network.ts'
+import { Operator, OperatorFiles } from './operator.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import { simulatedSigner, verifySimulated } from './signatures.ts'
 import { type Timeline, VirtualProcess } from './virtual-clock.ts'
@@ -40,6 +42,8 @@ export interface Behaviour {
   offers: 'true' | 'garbage'
   /** `stalled`: audits are never answered. `half`: it proves the first half of a block, and makes up the rest. */
   proofs: 'true' | 'stalled' | 'half'
+  /** `unsent`: it tells the gateway that it has brought blocks to others, and has not. */
+  handOvers: 'true' | 'unsent'
 }
 
 export const honest: Behaviour = {
@@ -51,7 +55,8 @@ export const honest: Behaviour = {
   puts: 'true',
   leases: 'true',
   offers: 'true',
-  proofs: 'true'
+  proofs: 'true',
+  handOvers: 'true'
 }
 
 export interface MachineInit {
@@ -68,12 +73,16 @@ export interface MachineInit {
   /** Usual one-way delay to it. */
   latencyMs: number
   collectEveryMs: number
+  /** The planted bug: what is leased is collected, too. */
+  deletesLeased?: boolean
 }
 
 export interface MachineComponents {
   timeline: Timeline
   random: SeededRandom
   log: Log
+  /** What a process of it has of the network; absent: it calls nobody. */
+  connect?: (machine: Machine, process: VirtualProcess) => Line
 }
 
 export class Machine {
@@ -82,8 +91,10 @@ export class Machine {
   readonly latencyMs: number
   readonly disk: SimulatedDisk
   leases = new MemoryLeaseStore()
-  /** What its operator refuses; as durable as its leases. */
-  readonly refusals = new RefusalStore(':memory:')
+  /** What its operator has commanded; as durable as its leases. */
+  readonly files = new OperatorFiles()
+  /** Hears how many bytes it counts as used, and how many are there, at each start. */
+  onCounted: (usedBytes: number, bytes: number) => void = () => {}
   /** Connections that are open: what a crash does to each. */
   readonly connections = new Set<() => void>()
   readonly handlers = new Map<string, RequestHandler>()
@@ -93,7 +104,7 @@ export class Machine {
   #process: VirtualProcess | undefined
   #storage: StorageProvider | undefined
   #proofs: ProofService | undefined
-  #refuser: Refuser | undefined
+  #operator: Operator | undefined
   #port = 4001
   #vanished = false
   #isRetired = false
@@ -143,10 +154,24 @@ export class Machine {
     return this.#proofs
   }
 
+  /** Takes commands. @throws HoldfastError `OFFLINE` while it is down */
+  get commands(): Operator {
+    if (this.#operator === undefined) throw new HoldfastError('OFFLINE', 'the machine is down')
+    return this.#operator
+  }
+
   /** @throws HoldfastError `OFFLINE` while it is down */
   get refuser(): Refuser {
-    if (this.#refuser === undefined) throw new HoldfastError('OFFLINE', 'the machine is down')
-    return this.#refuser
+    return this.commands.refuser
+  }
+
+  /** Whether its operator refuses the block. */
+  refuses(cid: CID): boolean {
+    return this.files.find(cid) !== undefined
+  }
+
+  get isDraining(): boolean {
+    return this.files.drain !== undefined
   }
 
   get behaviour(): Behaviour {
@@ -159,6 +184,10 @@ export class Machine {
 
   get address(): string {
     return `/ip4/${this.#init.host}/tcp/${this.#port + 1}/p2p/${this.peerId}`
+  }
+
+  isAt(plane: Plane, { dataUrls, addresses }: Pick<ProviderRef, 'dataUrls' | 'addresses'>): boolean {
+    return plane === 'data' ? dataUrls.includes(this.dataUrl) : addresses.includes(this.address)
   }
 
   /** Since when it has answered reads truly and in time, without a break; infinite while it does not. */
@@ -179,17 +208,17 @@ export class Machine {
   /** Starts the process on the disk as it is. */
   start(): void {
     if (this.#process !== undefined || this.#isRetired) return
-    const { timeline, log } = this.#components
+    const { timeline, log, random, connect } = this.#components
     const process = new VirtualProcess(timeline, this.#init.skewMs)
     const signer = simulatedSigner(this.peerId)
+    const kept = slowLeases(this.leases, process, random)
+    const leases = this.#init.deletesLeased === true ? careless(kept) : kept
     const storage = new StorageProvider(
       {
         shards: this.disk.mount(process),
-        leases: slowLeases(this.leases, process, this.#components.random),
-        clock: process.clock,
-        log,
-        signer,
-        refusals: this.refusals
+        ...{ leases, clock: process.clock, log, signer },
+        refusals: this.files,
+        onLost: (cids) => operator.notices.lost(cids)
       },
       {
         capacityBytes: this.#init.capacityBytes,
@@ -200,8 +229,14 @@ export class Machine {
         version: 'sim'
       }
     )
+    const operator = new Operator({
+      ...{ files: this.files, process, storage, leases, signer, random, log },
+      line: connect?.(this, process),
+      behaviour: () => this.#behaviour
+    })
     this.#process = process
     this.#storage = storage
+    this.#operator = operator
     this.#proofs = new ProofService({
       storage: {
         isLeasedBy: (owner, cid) => storage.isLeasedBy(owner, cid),
@@ -220,21 +255,13 @@ export class Machine {
     this.#vanished = false
     this.handlers.clear()
     void serveControlPlane({ handle: async (protocol, handler) => void this.handlers.set(protocol, handler) }, storage)
-    const refuser = new Refuser({
-      store: this.refusals,
-      storage,
-      // Gateways find out when they ask: nobody calls them here.
-      notices: { refused: async () => {} },
-      signer,
-      clock: process.clock,
-      log,
-      pause: async () => {}
-    })
-    this.#refuser = refuser
+    const signedOf = async (cids: readonly CID[]): Promise<Array<Uint8Array | undefined>> =>
+      this.files.hasRefusals ? await process.wait(operator.refuser.signedOf(cids)) : cids.map(() => undefined)
     void serveRefusals(
       { handle: async (protocol, handler) => void this.handlers.set(protocol, handler) },
-      { list: (cids) => process.wait(refuser.signedOf(cids)) }
+      { list: signedOf }
     )
+    operator.start()
     void this.#collectNowAndThen(process, storage)
     this.#judge()
   }
@@ -248,7 +275,7 @@ export class Machine {
     this.#process = undefined
     this.#storage = undefined
     this.#proofs = undefined
-    this.#refuser = undefined
+    this.#operator = undefined
     this.#vanished = how === 'vanished'
     const broken = [...this.connections]
     this.connections.clear()
@@ -296,6 +323,8 @@ export class Machine {
 
   async #collectNowAndThen(process: VirtualProcess, storage: StorageProvider): Promise<void> {
     await storage.reconcileAtStart()
+    const { usedBytes, reservedBytes } = await storage.stats()
+    if (reservedBytes === 0) this.onCounted(usedBytes, await this.disk.bytes())
     // Spread out, as a fleet of machines started at different times would be.
     await process.clock.sleep(this.#components.random.int(this.#init.collectEveryMs))
     for (;;) {
@@ -390,6 +419,12 @@ export class SimulatedDisk {
     this.#rotten.clear()
   }
 }
+
+/** The planted bug: every lease is taken to have ended. */
+const careless = (leases: LeaseStore): LeaseStore => ({
+  ...leases,
+  expire: (now, limit) => leases.expire(now + 4 * leaseTermMsMax, limit)
+})
 
 /** Granting is a commit, and takes time as one. */
 function slowLeases(store: MemoryLeaseStore, process: VirtualProcess, random: SeededRandom): LeaseStore {

@@ -1,15 +1,16 @@
 /** Many seeds in a row: `node src/sim/main.ts --seeds 1000 --from 1`. */
 import { parseArgs } from 'node:util'
+import { type Bug, type BugName, bugNames, bugs, isBugName } from './bugs.ts'
 import { FailedRun, runSeed } from './run.ts'
 
-const usage = `usage: node src/sim/main.ts [--from N] [--seeds N] [--quorum-slack N] [--audits] [--timeout-is-loss] [--trace] [--json]
+const usage = `usage: node src/sim/main.ts [--from N] [--seeds N] [--audits] [--bug NAME] [--trace] [--json]
 
 Runs the simulator with each seed in turn and prints those that fail.
   --from N           first seed (default 1)
   --seeds N          how many (default 100)
-  --quorum-slack N   plant a bug: acknowledge writes N shards too early
   --audits           audit in every run; otherwise in one of eight, as they more than double its cost
-  --timeout-is-loss  plant a bug: an audit that is not answered in time counts as a loss
+  --bug NAME         plant a bug, in the settings in which it shows soonest; the runs have to fail:
+${bugNames.map((name) => `                       ${name.padEnd(20)} ${bugs[name].what}`).join('\n')}
   --trace            print everything that happens
   --json             one JSON object a seed on stdout
 
@@ -18,9 +19,8 @@ exit status: 0 all seeds passed; 1 some failed; 2 wrong usage`
 interface Settings {
   from: number
   seeds: number
-  quorumSlack: number
   isAuditing: boolean
-  isTimeoutLoss: boolean
+  bug: BugName | undefined
   trace: boolean
   json: boolean
 }
@@ -34,36 +34,21 @@ function parse(): Settings | undefined {
     options: {
       from: { type: 'string', default: '1' },
       seeds: { type: 'string', default: '100' },
-      'quorum-slack': { type: 'string', default: '0' },
       audits: { type: 'boolean', default: false },
-      'timeout-is-loss': { type: 'boolean', default: false },
+      bug: { type: 'string' },
       trace: { type: 'boolean', default: false },
       json: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false }
     }
   })
   if (values.help) return undefined
-  const {
-    from,
-    seeds,
-    'quorum-slack': quorumSlack,
-    'timeout-is-loss': isTimeoutLoss,
-    audits: isAuditing,
-    trace,
-    json
-  } = values
-  return {
-    from: count(from),
-    seeds: count(seeds),
-    quorumSlack: count(quorumSlack),
-    isTimeoutLoss,
-    isAuditing,
-    trace,
-    json
-  }
+  const { from, seeds, bug, audits: isAuditing, trace, json } = values
+  if (bug !== undefined && !isBugName(bug)) throw new TypeError(`no such bug: ${bug}`)
+  return { from: count(from), seeds: count(seeds), bug, isAuditing, trace, json }
 }
 
-async function main({ from, seeds, quorumSlack, isTimeoutLoss, isAuditing, trace, json }: Settings): Promise<number> {
+async function main({ from, seeds, bug, isAuditing, trace, json }: Settings): Promise<number> {
+  const { machines, scenario }: Bug['setting'] = bug === undefined ? {} : bugs[bug].setting
   const failed: number[] = []
   const totals: Record<string, number> = {}
   const startedAt = performance.now()
@@ -71,10 +56,10 @@ async function main({ from, seeds, quorumSlack, isTimeoutLoss, isAuditing, trace
     const onLine = trace ? (line: string): void => console.log(line) : undefined
     try {
       const result = await runSeed(seed, {
-        quorumSlack,
-        isTimeoutLoss,
+        bug,
         onLine,
-        scenario: isAuditing ? { isAuditing } : {}
+        machines,
+        scenario: { ...scenario, ...(isAuditing ? { isAuditing } : {}) }
       })
       for (const [name, count] of Object.entries(result.stats)) totals[name] = (totals[name] ?? 0) + count
       if (json) console.log(JSON.stringify({ seed, ok: true, ...result }))

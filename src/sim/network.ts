@@ -1,5 +1,5 @@
 /**
- * The network between a gateway and the machines: each request takes its time to arrive, and its answer to come back;
+ * The network between a gateway and the machines, and among these: each request takes its time to arrive, and its answer to come back;
  * either may be lost, and what was asked may have been done all the same. Stands in for the HTTPS data plane, the libp2p
  * control plane and the DHT, and keeps their bounds.
  */
@@ -9,13 +9,13 @@ import type { CID } from '../content/cid.ts'
 import { auditRequestCodec, signedCodec } from '../custody/audit-messages.ts'
 import type { Discovery } from '../discovery/discovery.ts'
 import { redeemTicket, type Ticket } from '../market/ticket.ts'
-import type { PeerAddress } from '../net/network.ts'
+import type { Network, PeerAddress, RequestHandler } from '../net/network.ts'
 import { statusOfCode } from '../transfer/data-plane.ts'
 import { controlProtocols, type LeaseRequest, leaseAnswer, leaseRequest } from '../transfer/lease-protocol.ts'
 import { decodeProofs } from '../transfer/prove.ts'
 import type { LeaseState, ProviderClient, ProviderRef } from '../transfer/provider-client.ts'
 import { refusalAnswer, refusalRequest, refusalsOf } from '../transfer/refusal-protocol.ts'
-import type { Machine } from './machine.ts'
+import { type Behaviour, honest, type Machine } from './machine.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import { verifySimulated } from './signatures.ts'
 import { shortCid, type Trace } from './trace.ts'
@@ -23,9 +23,9 @@ import type { Timeline, VirtualProcess } from './virtual-clock.ts'
 
 /**
  * How a machine goes back on its word about a block: it never stored what it acknowledged, denies having it (by other
- * bytes, too), no longer has it, or did not extend the lease it said it did.
+ * bytes, too), no longer has it, or did not extend the lease it said it did. Or how it takes it back: it refuses, and says so.
  */
-export type Loss = 'pretended' | 'denied' | 'destroyed' | 'unleased'
+export type Loss = 'pretended' | 'denied' | 'destroyed' | 'unleased' | 'refused'
 
 /** Decides, and remembers, whether a fault may cost a shard: all of them together stay within what the code promises to survive. */
 export interface LossBudget {
@@ -48,12 +48,36 @@ export interface NetworkComponents {
   trace: Trace
   machines: ReadonlyMap<string, Machine>
   budget: LossBudget
+  /** Hears of each block that somebody sets out to put at a machine. */
+  offered?: (to: string, cid: CID) => void
+}
+
+/** Who can be called: a machine, or the gateway. */
+interface Callee {
+  readonly peerId: string
+  readonly process: VirtualProcess | undefined
+  readonly latencyMs: number
+  readonly behaviour: Behaviour
+  readonly hasVanished: boolean
+  readonly connections: Set<() => void>
+  readonly handlers: ReadonlyMap<string, RequestHandler>
+  /** Whether it is there, and not where it was once. */
+  isAt: (plane: Plane, to: Pick<ProviderRef, 'dataUrls' | 'addresses'>) => boolean
+}
+
+export type Plane = 'data' | 'control'
+
+/** Who calls. What is wrong with a machine is wrong with the calls that it makes, too. */
+interface Caller {
+  process: VirtualProcess
+  peerId: string
+  machine?: Machine
 }
 
 interface Call<T> {
-  from: VirtualProcess
+  from: Caller
   to: ProviderRef
-  plane: 'data' | 'control'
+  plane: Plane
   label: string
   signal: AbortSignal | undefined
   /** Of an audit. */
@@ -61,14 +85,52 @@ interface Call<T> {
   serve: (machine: Machine) => Promise<T>
 }
 
+/** What a machine's process has of the network. */
+export interface Line {
+  client: ProviderClient
+  network: Pick<Network, 'request'>
+  discovery: Discovery
+}
+
+/** Where the gateway is, as seen by those who call it: one process after another. */
+class GatewayHost implements Callee {
+  readonly peerId: string
+  readonly process: VirtualProcess
+  readonly latencyMs = 0
+  readonly behaviour = honest
+  readonly hasVanished = false
+  readonly connections = new Set<() => void>()
+  readonly handlers = new Map<string, RequestHandler>()
+
+  constructor(peerId: string, process: VirtualProcess) {
+    this.peerId = peerId
+    this.process = process
+    void process.died.then(() => {
+      for (const reset of this.connections) reset()
+    })
+  }
+
+  isAt(): boolean {
+    return this.process.isAlive
+  }
+}
+
 /** A peer that does not exist any more, or never did. */
 const noRouteMs = 30
 
 export class SimulatedNetwork {
   readonly #components: NetworkComponents
+  readonly #hosts = new Map<string, GatewayHost>()
 
   constructor(components: NetworkComponents) {
     this.#components = components
+  }
+
+  /** From now on this process is who is called by that name. */
+  host(peerId: string, process: VirtualProcess): Pick<Network, 'handle'> {
+    const host = new GatewayHost(peerId, process)
+    this.#hosts.set(peerId, host)
+    return { handle: async (protocol, handler) => void host.handlers.set(protocol, handler) }
   }
 
   /** What a gateway's process sees of the network. */
@@ -77,18 +139,48 @@ export class SimulatedNetwork {
     owner: string,
     witness?: AuditWitness
   ): { client: ProviderClient; discovery: Discovery; auditClient: ProviderClient } {
-    const client = this.#client(process, owner)
-    const auditClient = witness === undefined ? client : this.#client(process, owner, witness)
+    const from = { process, peerId: owner }
+    const client = this.#client(from, owner)
+    const auditClient = witness === undefined ? client : this.#client(from, owner, witness)
     return { client, discovery: this.#discovery(process), auditClient }
   }
 
-  #client(from: VirtualProcess, owner: string, witness?: AuditWitness): ProviderClient {
+  /** What a machine's process sees of it. */
+  connectMachine(machine: Machine, process: VirtualProcess): Line {
+    const from = { process, peerId: machine.peerId, machine }
+    return {
+      client: this.#client(from, machine.peerId),
+      network: {
+        request: (to, protocol, body, signal) =>
+          this.#request({ from, to: { ...to, dataUrls: [] }, protocol, signal }, body)
+      },
+      discovery: this.#discovery(process)
+    }
+  }
+
+  /** A control message to a machine, or to the gateway. */
+  #request(
+    { from, to, protocol, signal }: Pick<Call<never>, 'from' | 'to' | 'signal'> & { protocol: string },
+    body: Uint8Array
+  ): Promise<Uint8Array> {
+    const answer = async ({ handlers }: Callee): Promise<Uint8Array> => {
+      const handler = handlers.get(protocol)
+      if (handler === undefined) throw new HoldfastError('PROTOCOL', `${protocol} is not spoken here`)
+      return await handler(from.peerId, body)
+    }
+    const call = { from, to, plane: 'control' as const, label: `${protocol} of ${from.peerId}`, signal }
+    const host = this.#hosts.get(to.peerId)
+    return host === undefined ? this.#call({ ...call, serve: answer }) : this.#carry({ ...call, callee: host, answer })
+  }
+
+  #client(from: Caller, owner: string, witness?: AuditWitness): ProviderClient {
     const about = (cids: readonly CID[]): Call<never>['about'] =>
       witness === undefined ? undefined : { cids, witness }
     return {
       putShard: (to, cid, bytes, { termMs, ticket, signal }) => {
         if (bytes.length > limits.shardBytesMax)
           return Promise.reject(new HoldfastError('BAD_INPUT', 'too large for a shard'))
+        this.#components.offered?.(to.peerId, cid)
         return this.#call({
           from,
           to,
@@ -210,7 +302,7 @@ export class SimulatedNetwork {
   }
 
   async #lease(
-    { owner, ...call }: { from: VirtualProcess; to: ProviderRef; owner: string; signal: AbortSignal | undefined },
+    { owner, ...call }: { from: Caller; to: ProviderRef; owner: string; signal: AbortSignal | undefined },
     request: LeaseRequest
   ): Promise<LeaseState[]> {
     if (request.cids.length > limits.leaseBatchMax)
@@ -249,57 +341,79 @@ export class SimulatedNetwork {
     return leaseAnswer.encode({ v: 1, states })
   }
 
-  /** One request and its answer, or whatever comes of it. */
-  #call<T>({ from, to, plane, label, signal, about, serve }: Call<T>): Promise<T> {
+  /** One request to a machine and its answer, or whatever comes of it. */
+  #call<T>({ serve, about, ...call }: Call<T>): Promise<T> {
+    const machine = this.#components.machines.get(call.to.peerId)
+    const askedAt = this.#components.timeline.now
+    const onEnd = (outcome: string): void => {
+      if (about !== undefined && machine !== undefined) hear(about, machine, outcome, askedAt)
+    }
+    return this.#carry({ ...call, callee: machine, answer: () => serve(machine!), onEnd })
+  }
+
+  #carry<T>({
+    from: { process: from, machine: asker },
+    to,
+    plane,
+    label,
+    signal,
+    callee,
+    answer: serve,
+    onEnd
+  }: Pick<Call<T>, 'from' | 'to' | 'plane' | 'label' | 'signal'> & {
+    callee: Callee | undefined
+    answer: (callee: Callee) => Promise<T>
+    onEnd?: (outcome: string) => void
+  }): Promise<T> {
     const { timeline, random, trace } = this.#components
-    const askedAt = timeline.now
     return new Promise<T>((resolve, reject) => {
       if (signal?.aborted === true) {
         reject(signal.reason)
         return
       }
-      const machine = this.#components.machines.get(to.peerId)
       let isOver = false
       const settle = (outcome: string, tell: () => void): void => {
         if (isOver || !from.isAlive) return
         isOver = true
         signal?.removeEventListener('abort', onAbort)
         trace.note(`${to.peerId} ${label}: ${outcome}`)
-        if (about !== undefined && machine !== undefined) hear(about, machine, outcome, askedAt)
+        onEnd?.(outcome)
         tell()
       }
       const onAbort = (): void => settle('given up', () => reject(signal?.reason))
       signal?.addEventListener('abort', onAbort, { once: true })
       const unreachable = (): void =>
         settle('offline', () => reject(new HoldfastError('OFFLINE', `no connection to ${to.peerId}`)))
-      if (machine === undefined) {
+      if (callee === undefined || asker?.behaviour.reach === 'refused') {
         timeline.schedule(noRouteMs, unreachable)
         return
       }
-      const delay = (): number =>
-        (machine.latencyMs + random.exponential(machine.latencyMs / 4)) * machine.behaviour.slowness
+      const delayTo = ({ latencyMs, behaviour }: Pick<Callee, 'latencyMs' | 'behaviour'>): number =>
+        (latencyMs + random.exponential(latencyMs / 4)) * behaviour.slowness
+      const delay = (): number => delayTo(callee) + (asker === undefined ? 0 : delayTo(asker))
+      const isLost = (): boolean =>
+        random.chance(callee.behaviour.lossRate) ||
+        (asker !== undefined && (asker.behaviour.reach === 'silent' || random.chance(asker.behaviour.lossRate)))
       timeline.schedule(delay(), () => {
         // Whoever has given up may have sent it or not.
         if ((isOver || !from.isAlive) && random.chance(0.5)) return
-        const { behaviour, process } = machine
-        const isHere = plane === 'data' ? to.dataUrls.includes(machine.dataUrl) : to.addresses.includes(machine.address)
-        if (behaviour.reach === 'silent' || machine.hasVanished || random.chance(behaviour.lossRate)) return
-        if (process === undefined || behaviour.reach === 'refused' || !isHere) {
+        const { behaviour, process } = callee
+        if (behaviour.reach === 'silent' || callee.hasVanished || isLost()) return
+        if (process === undefined || behaviour.reach === 'refused' || !callee.isAt(plane, to)) {
           timeline.schedule(delay(), unreachable)
           return
         }
         const reset = (): void => void timeline.schedule(delay(), unreachable)
-        machine.connections.add(reset)
+        callee.connections.add(reset)
         const answer = (outcome: string, tell: () => void): void => {
-          const { lossRate, stallMs } = machine.behaviour
-          process.schedule(stallMs + delay(), () => {
-            machine.connections.delete(reset)
-            if (machine.behaviour.reach === 'silent' || random.chance(lossRate)) return
+          process.schedule(callee.behaviour.stallMs + delay(), () => {
+            callee.connections.delete(reset)
+            if (callee.behaviour.reach === 'silent' || isLost()) return
             settle(outcome, tell)
           })
         }
         trace.note(`${to.peerId} hears ${label}`)
-        process.wait(serve(machine)).then(
+        process.wait(serve(callee)).then(
           (value) => answer('ok', () => resolve(value)),
           (error: unknown) => {
             const sent = onTheWire(error)

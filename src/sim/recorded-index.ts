@@ -243,12 +243,26 @@ export function recordIndex(components: RecordedIndexComponents): MetadataIndex 
     listSegments: read(index.listSegments),
     listSegmentsWith: read(index.listSegmentsWith),
     listSegmentsOf: read(index.listSegmentsOf),
-    claimSegments: plain('claim segments', index.claimSegments),
-    endClaims: plain('end claims', index.endClaims),
-    unclaimSegments: plain('give claims back', index.unclaimSegments),
+    claimSegments: (ids, claim) =>
+      write(`claim ${ids.length} segments`, async () => {
+        const claimed = await index.claimSegments(ids, claim)
+        invariants.claimed(claimed, claim)
+        return claimed
+      }),
+    endClaims: (claimantPrefix) =>
+      write('end claims', async () => {
+        await index.endClaims(claimantPrefix)
+        invariants.claimsEnded(claimantPrefix)
+      }),
+    unclaimSegments: (ids, claimant) =>
+      write('give claims back', async () => {
+        await index.unclaimSegments(ids, claimant)
+        invariants.unclaimed(ids, claimant)
+      }),
     recordRefusals: (rows, now) =>
       write(`record ${rows.length} refusals`, async () => {
         const ids = await index.recordRefusals(rows, now)
+        for (const { provider, cid } of rows) invariants.refusalKnown(provider, cid, process.clock.now())
         await refresh(ids)
         return ids
       }),

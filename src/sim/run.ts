@@ -1,5 +1,6 @@
 /** One seed, from beginning to end. */
 import { messageOf } from '../base/errors.ts'
+import type { BugName } from './bugs.ts'
 import { type InvariantNumber, Violation } from './invariants.ts'
 import { type Scenario, World } from './world.ts'
 
@@ -7,10 +8,8 @@ export interface RunOptions {
   machines?: number
   /** How long faults rage, in virtual time. */
   faultsMs?: number
-  /** The planted bug: a write is acknowledged so many shards too early. */
-  quorumSlack?: number
-  /** The planted bug: whoever lets an audit time out has lost what it was asked for. */
-  isTimeoutLoss?: boolean
+  /** Planted: something is wrong with the network's own code. */
+  bug?: BugName | undefined
   /** Instead of what the seed decides. */
   scenario?: Partial<Scenario>
   /** Hears each line of the trace. */

@@ -13,8 +13,9 @@ import type { Code } from '../erasure/erasure-coder.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
 import { openSqliteIndex } from '../metadata/sqlite.ts'
 import { createSyncCodec, type SegmentCodec } from '../object/segment-codec.ts'
+import type { BugName } from './bugs.ts'
 import { Faults } from './faults.ts'
-import { type Gateway, type GatewayInit, gatewayPeerId, startGateway } from './gateway.ts'
+import { type Gateway, gatewayPeerId, startGateway } from './gateway.ts'
 import { GroundTruth } from './ground-truth.ts'
 import { Invariants } from './invariants.ts'
 import { Machine } from './machine.ts'
@@ -28,13 +29,11 @@ import { account, buckets, Workload } from './workload.ts'
 
 export interface WorldInit {
   seed: number
-  machines?: number
+  machines?: number | undefined
   /** How long faults rage. */
   faultsMs?: number
-  /** The planted bug: shards short of the quorum at which a write is acknowledged. */
-  quorumSlack?: number
-  /** The planted bug: whoever lets an audit time out has lost what it was asked for. */
-  isTimeoutLoss?: boolean
+  /** Planted: something is wrong with the network's own code. */
+  bug?: BugName | undefined
   /** Instead of what the seed decides. */
   scenario?: Partial<Scenario>
 }
@@ -52,6 +51,8 @@ export interface Scenario {
   isLong: boolean
   /** Days of audits in a few minutes more than double what a run costs: one in eight has them. */
   isAuditing: boolean
+  /** Names of the faults that strike; undefined: a mix that the seed draws. */
+  faults: readonly string[] | undefined
 }
 
 const codes: ReadonlyArray<Code | undefined> = [
@@ -69,6 +70,8 @@ const defaultMachines = 100
 const operatorPrefix = 'operator-'
 /** Until everything has come right after the last fault. Providers that were away for long are asked again late. */
 const convergenceMsMax = 30 * minuteMs
+/** Until a command to leave that came to nothing is given up. */
+const drainMsMax = minuteMs
 /** Longer than a provisional lease and the grace after it. */
 const dayAwayMs = 2 * dayMs + 2 * hourMs
 const monthAwayMs = 14 * dayMs
@@ -99,7 +102,7 @@ export class World {
   readonly #index: MetadataIndex
   readonly #codec: SegmentCodec
   readonly #masterKey: Uint8Array
-  readonly #bugs: Pick<GatewayInit, 'quorumSlack' | 'isTimeoutLoss'>
+  readonly #bug: BugName | undefined
 
   static async create(init: WorldInit): Promise<World> {
     return new World(init, await openSqliteIndex(':memory:'))
@@ -109,7 +112,7 @@ export class World {
     const random = seededRandom(init.seed)
     this.#random = random
     this.#index = index
-    this.#bugs = { quorumSlack: init.quorumSlack ?? 0, isTimeoutLoss: init.isTimeoutLoss ?? false }
+    this.#bug = init.bug
     this.#masterKey = random.bytes(32)
     this.clock = new VirtualProcess(this.timeline).clock
     this.trace = new Trace(this.timeline)
@@ -122,13 +125,14 @@ export class World {
       random: random.fork('network'),
       trace: this.trace,
       machines: this.machines,
-      budget: this.truth
+      budget: this.truth,
+      offered: (to, cid) => this.invariants.offered(to, cid, this.timeline.now)
     })
     this.invariants = new Invariants(this.truth, this.machines)
     this.#buildMachines(init.machines ?? defaultMachines, random.fork('machines'))
     this.#codec = this.#observedCodec()
     this.workload = new Workload(this, random.fork('workload'), this.scenario.keys)
-    this.faults = new Faults(this, random.fork('faults'))
+    this.faults = new Faults(this, random.fork('faults'), this.scenario.faults)
     this.timeline.afterEvent = () => this.invariants.check()
     this.trace.note(`seed ${init.seed}: ${JSON.stringify(this.scenario)} faults: ${this.faults.names.join(', ')}`)
   }
@@ -190,6 +194,48 @@ export class World {
     this.gateway.process.kill()
     this.gateway = undefined
     void this.clock.sleep(backAfterMs).then(() => this.#startGateway())
+    return true
+  }
+
+  /** A machine's operator has it leave, and starts another once it has; or has it stay after all, `cancelAfterMs` later. */
+  drain(machine: Machine, cancelAfterMs: number | undefined): void {
+    void machine.commands.beginDrain()
+    const until = this.clock.now() + drainMsMax
+    const cancelAt = this.clock.now() + (cancelAfterMs ?? Number.POSITIVE_INFINITY)
+    const watch = async (): Promise<void> => {
+      for (;;) {
+        await this.clock.sleep(secondMs)
+        if (machine.isRetired) return
+        if (!machine.isUp) continue
+        if (!machine.isDraining) {
+          // The command died with the process, or has not been carried out yet; in the end somebody gives it up.
+          if (this.clock.now() >= until) return
+          continue
+        }
+        if (this.clock.now() >= cancelAt) {
+          this.trace.note(`${machine.peerId} is to stay`)
+          void machine.commands.cancelDrain()
+          return
+        }
+        if (await this.#hasLeft(machine)) return
+      }
+    }
+    void watch()
+  }
+
+  /** Whether nothing is left at the machine; then it is gone for good. */
+  async #hasLeft(machine: Machine): Promise<boolean> {
+    const drained = machine.commands.isDrained()
+    const answer = await Promise.race([drained, machine.process!.died.then(() => false)])
+    if (!answer || !machine.isDraining || machine.isRetired) return false
+    const due = await this.#index.listLeasesDue(machine.peerId, Number.MAX_SAFE_INTEGER, 10_000)
+    if (due.some(({ cid }) => !this.truth.isExcused(machine.peerId, cid))) {
+      this.invariants.report(6, `${machine.peerId} says that nothing is left at it, and the index counts on it`)
+    }
+    this.count('left')
+    this.trace.note(`${machine.peerId} has left`)
+    machine.retire('killed')
+    this.replace(machine)
     return true
   }
 
@@ -264,7 +310,7 @@ export class World {
         code: this.scenario.code,
         shardBytesMax: this.shardBytesMax,
         isAuditing: this.scenario.isAuditing,
-        ...this.#bugs
+        bug: this.#bug
       }
     )
     const gateway = await starting
@@ -304,6 +350,12 @@ export class World {
       const due = await this.#index.listLeasesDue(provider, soon, 1)
       if (due.length > 0) return `a lease at ${provider} was not renewed`
     }
+    for (const machine of this.machines.values()) {
+      if (machine.isRetired || !machine.isUp) continue
+      if (machine.isDraining) return `${machine.peerId} has not left`
+      if (machine.files.hasRefusals && machine.disk.cids().some((cid) => machine.refuses(cid)))
+        return `${machine.peerId} still has what it refuses`
+    }
     const { contained, ownOutage } = this.gateway?.auditor.status() ?? { contained: 0, ownOutage: false }
     if (ownOutage) return 'the auditor takes itself to be cut off'
     if (contained > 0) return `${contained} challenges wait to be put again`
@@ -316,6 +368,8 @@ export class World {
     for (const [index, { provider, cid, state }] of segment.shards.entries()) {
       const disk = this.machines.get(provider ?? '')?.disk
       // What was destroyed in secret is noticed when it is read or its lease is renewed; damage, only when it is read.
+      if (this.machines.get(provider ?? '')?.refuses(cid) === true)
+        this.invariants.report(6, `${when}: shard ${index} of segment ${segmentId} is at ${provider}, which refuses it`)
       const isSecret = this.truth.isExcused(provider ?? '', cid) && (!wasRenewed || disk?.has(cid) === true)
       if ((disk?.holds(cid) !== true && !isSecret) || state !== 'healthy') {
         this.invariants.report(
@@ -473,7 +527,10 @@ export class World {
     const host = isPublic ? `198.51.${network}.${number + 1}` : `10.0.${network}.${number + 1}`
     const domains = isPublic ? [`operator ${operator}`, `network ${network}`] : [`operator ${operator}`]
     const machine = new Machine(
-      { timeline: this.timeline, random: random.fork(peerId), log: silentLog },
+      {
+        ...{ timeline: this.timeline, random: random.fork(peerId), log: silentLog },
+        connect: (one, process) => this.#network.connectMachine(one, process)
+      },
       {
         peerId,
         operator: `${operatorPrefix}${operator}`,
@@ -482,11 +539,14 @@ export class World {
         capacityBytes: 1_000_000 * (1 + random.int(4)),
         skewMs: random.int(4 * minuteMs) - 2 * minuteMs,
         latencyMs: Math.ceil(2 + random.exponential(25)),
-        collectEveryMs: this.scenario.isLong ? 12 * hourMs : 4 * hourMs
+        collectEveryMs: this.scenario.isLong ? 12 * hourMs : 4 * hourMs,
+        deletesLeased: this.#bug === 'deletes-leased'
       }
     )
+    machine.onCounted = (usedBytes, bytes) => this.invariants.counted(peerId, usedBytes, bytes)
     machine.disk.onPut = (cid) => this.truth.stored(peerId, cid)
     machine.disk.onDelete = (cid) => {
+      if (machine.refuses(cid)) this.truth.droppedRefused(peerId, cid)
       // A segment may be gone from the index before it is from here: its word counts.
       const mayCount = this.truth
         .segmentsOf(cid)
@@ -528,6 +588,7 @@ function drawScenario(random: SeededRandom, init: WorldInit): Scenario {
     pauseMs: random.pick([500, 2000, 6000]),
     faultsMs,
     isLong: random.chance(0.1),
-    isAuditing: random.chance(1 / 8) || init.isTimeoutLoss === true
+    isAuditing: random.chance(1 / 8),
+    faults: undefined
   }
 }

@@ -1,7 +1,7 @@
 /** The gateway's side of a hand-over: what it answers, and what it takes to be believed. */
 import { afterEach, describe, expect, test } from 'vitest'
 import { HoldfastError } from '../../src/base/errors.ts'
-import { minuteMs } from '../../src/base/limits.ts'
+import { limits, minuteMs } from '../../src/base/limits.ts'
 import { type CID, cidOfShard } from '../../src/content/cid.ts'
 import { signTicket } from '../../src/market/ticket.ts'
 import { domainShardsMax } from '../../src/placement/place.ts'
@@ -115,6 +115,37 @@ describe('where', () => {
     expect(await where(world, leaver, [cid])).toMatchObject([{ keep: true, why: 'busy' }])
   })
 
+  test('a shard known to be lost there has a place, and its segment is left to repair', async () => {
+    const { world, gateway, providers, leaver } = await started(6)
+    const segment = segmentAt(providers.slice(0, 4))
+    await gateway.store([segment])
+    const { cid } = segment.shards[0]!
+    await gateway.index.markHolding(leaver.peerId, cid, 'missing')
+    given((await where(world, leaver, [cid]))[0])
+    const ids = (await gateway.index.listSegments({ afterId: 0, limit: 1 })).map(({ id }) => id)
+    const claim = { claimant: 'repair', until: Date.now() + minuteMs, now: Date.now() }
+    expect(await gateway.index.claimSegments(ids, claim)).toEqual(ids)
+  })
+
+  test('who asks again and again, and brings nothing, holds up repair for some minutes and no longer', async () => {
+    const { world, gateway, providers, leaver } = await started(6)
+    const segment = segmentAt(providers.slice(0, 4))
+    await gateway.store([segment])
+    const { cid } = segment.shards[0]!
+    const ids = (await gateway.index.listSegments({ afterId: 0, limit: 1 })).map(({ id }) => id)
+    let freeAfterMinutes = 0
+    for (; freeAfterMinutes < 60; freeAfterMinutes += 0.5) {
+      const now = world.clock.now()
+      const claimed = await gateway.index.claimSegments(ids, { claimant: 'repair', until: now + 1, now })
+      if (freeAfterMinutes > 0 && claimed.length > 0) break
+      await gateway.index.unclaimSegments(ids, 'repair')
+      given((await where(world, leaver, [cid]))[0])
+      world.advance(minuteMs / 2)
+    }
+    expect(freeAfterMinutes).toBeGreaterThanOrEqual(2)
+    expect(freeAfterMinutes).toBeLessThanOrEqual(5)
+  })
+
   test('a refuser of the block gets it never, nor does whoever asks', async () => {
     const { world, gateway, providers, leaver } = await started(6)
     const segment = segmentAt(providers.slice(0, 4))
@@ -178,6 +209,19 @@ describe('done', () => {
       const holder = world.providers.find(({ peerId }) => peerId === to.peerId)!
       expect(await has(holder, [cid, node][at]!)).toBe(true)
     }
+  })
+
+  test('a new holder whose move was not committed is not bound for long', async () => {
+    const { world, gateway, leaver, cid } = await scene()
+    const place = given((await where(world, leaver, [cid]))[0])
+    const placed = await bring(world, leaver, cid, place)
+    gateway.index.placeShards = async () => {
+      throw new Error('the gateway is killed')
+    }
+    await expect(done(world, leaver, [placed])).rejects.toThrow('killed')
+    const holder = world.providers.find(({ peerId }) => peerId === place.to.peerId)!
+    const lease = await holder.leases.get(gateway.peerId, cid)
+    expect(lease!.until).toBeLessThanOrEqual(world.clock.now() + limits.provisionalLeaseMs)
   })
 
   test('who says so and has not done it changes nothing, and may try again', async () => {

@@ -50,10 +50,11 @@ describe('a provider that', () => {
 })
 
 describe('gateways that are killed again and again', () => {
-  it('forget nothing that is contained, and take nothing for lost too early', { timeout: 60_000 }, async () => {
+  it('forget nothing that is contained, and take nothing for lost too early', { timeout: 180_000 }, async () => {
     let remembered = 0
     let restarts = 0
-    for (let seed = 1; seed <= 16; seed++) {
+    // A gateway is not always killed while it waits for an answer: as many seeds as it takes.
+    for (let seed = 1; seed <= 16 && (restarts <= 4 || remembered <= 2); seed++) {
       // Each of the four silences takes a gateway that lives until it is written down.
       // The last question takes twenty seconds at any pace, and a gateway that is killed meanwhile has to put it again.
       const msMax = 10 * (verdictMs + roundsMsMax) + 5 * minuteMs
