@@ -261,8 +261,8 @@ export class Machine {
       { handle: async (protocol, handler) => void this.handlers.set(protocol, handler) },
       { list: signedOf }
     )
+    void this.#collectNowAndThen(process, storage) // what is there is counted before anything else is done
     operator.start()
-    void this.#collectNowAndThen(process, storage)
     this.#judge()
   }
 

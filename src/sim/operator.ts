@@ -199,7 +199,15 @@ export class Operator {
     const { signal } = new AbortController() // it ends as `kill -9` ends it
     const store = files.refusals
     const handOver = this.#hands()
-    this.#refusedHandOver ??= new RefusedHandOver({ handOver, store, leases, storage, clock, log, pause: async () => {} })
+    this.#refusedHandOver ??= new RefusedHandOver({
+      handOver,
+      store,
+      leases,
+      storage,
+      clock,
+      log,
+      pause: async () => {}
+    })
     this.#commandedAt = clock.now()
     while (isUnfinished(store)) {
       await this.refuser.turn(signal)
