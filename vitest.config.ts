@@ -8,7 +8,11 @@ import { BaseSequencer, type TestSpecification } from 'vitest/node'
  */
 const longest = [
   'integration/clients',
+  'integration/repair',
   'integration/audits',
+  'integration/drain',
+  'integration/refusal',
+  'integration/repair-by-anybody',
   'integration/faults',
   'simulation/seeds-1',
   'simulation/seeds-2',

@@ -72,6 +72,8 @@ export interface GatewayInit {
   auditPace?: number
   /** How long a provider may be absent before its shards count as gone; longer where it has been away for longer. */
   offlineGraceMs?: number
+  /** How long a lost provider's shards may wait for more of their segments to be lost, above the threshold. */
+  repairPatienceMs?: number
   /** What repair may read and write, together. */
   repairBytesPerSecond?: number
   /** Bytes of shards that the gateway may hold itself where no provider takes them; absent: none. */
@@ -260,7 +262,11 @@ async function start(
       onRepair: (event) => metrics.observeRepair(event),
       wake: (task) => maintenance.wake(task)
     },
-    { offlineGraceMs: init.offlineGraceMs, bytesPerSecond: init.repairBytesPerSecond }
+    {
+      offlineGraceMs: init.offlineGraceMs,
+      patienceMs: init.repairPatienceMs,
+      bytesPerSecond: init.repairBytesPerSecond
+    }
   )
   const leases = {
     index,

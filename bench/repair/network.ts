@@ -24,6 +24,7 @@ export interface RepairNetworkInit {
   code: string
   /** How long a provider may be away, as `--offline-grace` takes it; absent: the gateway's own default. */
   offlineGrace?: string
+  repairPatience?: string
   /** Bytes a second that repair may move, as `--repair-rate` takes it; absent: the gateway's own default. */
   repairRate?: string
   signal: AbortSignal
@@ -129,12 +130,13 @@ export class RepairNetwork {
 
   /** Resolves when its process serves; see `untilReady`. */
   async startGateway(): Promise<void> {
-    const { directory, code, offlineGrace, repairRate, providers } = this.init
+    const { directory, code, offlineGrace, repairPatience, repairRate, providers } = this.init
     const child = new NodeProcess(
       [
         ...['gateway', '--data', join(directory, 'gateway'), '--port', String(this.#port)],
         ...['--code', code, '--expect-providers', String(providers)],
         ...(offlineGrace === undefined ? [] : ['--offline-grace', offlineGrace]),
+        ...(repairPatience === undefined ? [] : ['--repair-patience', repairPatience]),
         ...(repairRate === undefined ? [] : ['--repair-rate', repairRate]),
         ...this.#bootstrap()
       ],

@@ -128,7 +128,9 @@ const objectsOf = (scale: Scale, seed: number): ObjectSetInit =>
   scale === 'full' ? { seed, count: 500, totalBytes: 2048 * MiB } : { seed, count: 8, totalBytes: 8 * MiB }
 
 /** Short, or a bench would wait for hours: what is measured is the repair, and the time says what it includes. */
-const offlineGrace = { full: '500ms', smoke: '250ms' }
+const offlineGrace = { full: '1s', smoke: '250ms' }
+/** As for the grace. Else a lone lost shard would wait for weeks: that is the default. */
+const repairPatience = { full: '5s', smoke: '5s' }
 
 function networkOf(context: BenchContext, name: string): RepairNetworkInit {
   const providers = context.providers ?? providersDefault
@@ -142,6 +144,7 @@ function networkOf(context: BenchContext, name: string): RepairNetworkInit {
     domains,
     code,
     offlineGrace: offlineGrace[scale],
+    repairPatience: repairPatience[scale],
     signal
   }
 }
@@ -225,6 +228,7 @@ export const repair: Benchmark = {
         objects: count,
         objectBytes: totalBytes,
         offlineGrace: offlineGrace[context.scale],
+        repairPatience: repairPatience[context.scale],
         replaced: context.scale === 'full' ? providers : 1
       },
       notes: [

@@ -7,6 +7,7 @@ import { parseDuration, parseSize } from './units.ts'
 /** Presence is looked at four times in a grace, and not oftener than so. */
 const graceMsMin = secondMs / 4
 const graceMsMax = 30 * dayMs
+const patienceMsMax = 3650 * dayMs
 
 export function addRepairOptions(command: Command): void {
   command
@@ -14,6 +15,11 @@ export function addRepairOptions(command: Command): void {
       '--offline-grace <duration>',
       'how long a provider may be absent before what it holds is rebuilt, longer where it often is (default: 1h)',
       optionParser((text) => parseDuration(text, graceMsMin, graceMsMax))
+    )
+    .option(
+      '--repair-patience <duration>',
+      'how long a shard that is gone may wait for more of its segment to go, which costs little more (default: 30d)',
+      optionParser((text) => parseDuration(text, graceMsMin, patienceMsMax))
     )
     .option(
       '--repair-rate <size>',
@@ -30,12 +36,14 @@ export function addRepairOptions(command: Command): void {
 /** The same as arguments of `holdfast gateway`. */
 export function repairArguments(options: {
   offlineGraceMs?: number | undefined
+  repairPatienceMs?: number | undefined
   repairBytesPerSecond?: number | undefined
   selfHostBytes?: number | undefined
 }): string[] {
-  const { offlineGraceMs, repairBytesPerSecond, selfHostBytes } = options
+  const { offlineGraceMs, repairPatienceMs, repairBytesPerSecond, selfHostBytes } = options
   return [
     ...(offlineGraceMs === undefined ? [] : ['--offline-grace', `${offlineGraceMs}ms`]),
+    ...(repairPatienceMs === undefined ? [] : ['--repair-patience', `${repairPatienceMs}ms`]),
     ...(repairBytesPerSecond === undefined ? [] : ['--repair-rate', String(repairBytesPerSecond)]),
     ...(selfHostBytes === undefined ? [] : ['--self-host', String(selfHostBytes)])
   ]

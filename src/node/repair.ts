@@ -62,6 +62,8 @@ export interface RepairPartsComponents {
 export interface RepairPartsInit {
   offlineGraceMs?: number | undefined
   bytesPerSecond?: number | undefined
+  /** How long a shard that is gone may wait for others of its segment, while the margin is above the threshold. */
+  patienceMs?: number | undefined
 }
 
 export interface RepairParts {
@@ -117,6 +119,7 @@ export async function createRepair(components: RepairPartsComponents, init: Repa
       verify: prove,
       selfHost: selfHost?.forRepair(guard, () => search.isKnown),
       isSelfHosting: selfHost !== undefined,
+      patienceMs: init.patienceMs,
       pressure: components.pressure,
       onRepair: components.onRepair
     },

@@ -4,7 +4,7 @@
  * all of them are, for what no list has: two too close to each other, since somebody moved.
  */
 import type { Clock } from '../base/clock.ts'
-import { minuteMs, secondMs } from '../base/limits.ts'
+import { dayMs, minuteMs, secondMs } from '../base/limits.ts'
 import type { CID } from '../content/cid.ts'
 import type { HeldCursor, MetadataIndex } from '../metadata/index-store.ts'
 import type { StoredSegment } from '../metadata/records.ts'
@@ -34,6 +34,8 @@ export interface CandidateComponents {
   isSettling: (segment: StoredSegment) => boolean
   /** Whether a challenge of this shard waits to be put again. */
   isShardContained?: ((provider: string, cid: CID) => boolean) | undefined
+  /** How long shards that are gone wait above the threshold; default: 30 days. */
+  patienceMs?: number | undefined
   /** Whether the gateway holds shards itself that nobody else takes. */
   isSelfHosting?: boolean | undefined
   /** Providers that are leaving. */
@@ -85,8 +87,18 @@ const sweepPauseMs = minuteMs
 /** Looking through a provider's segments again where nothing has changed. */
 const rescanMsMin = 5 * secondMs
 const rescanMsMax = 5 * minuteMs
-/** In units of the least grace: until shards that are gone are rebuilt whatever the margin, and until drains are overdue. */
-const patienceSpan = 24
+/**
+ * How long shards that are gone wait for others of their kind above the threshold: long, since whoever leaves next takes
+ * another one with it, and two cost little more than one. The threshold, not this, is what keeps a segment safe.
+ */
+export const defaultPatienceMs = 30 * dayMs
+/** In units of the least grace: until a drain is overdue. */
+const overdueSpan = 24
+/**
+ * In the same units: what may go unnoticed, and as long again for the repair. Not what waits in line: a threshold that
+ * rises because repairs wait makes more of them.
+ */
+const windowSpan = 2
 
 export class Candidates {
   readonly #components: CandidateComponents
@@ -160,10 +172,9 @@ export class Candidates {
     })
     const condition = classify(segment, factsOf)
     const churn = presence.churn()
-    const { graceMs } = presence
     const treatment = treatmentOf(segment, condition, {
       threshold: this.#isEager ? segment.m : this.thresholdOf(segment),
-      patienceMs: patienceSpan * graceMs,
+      patienceMs: this.#components.patienceMs ?? defaultPatienceMs,
       goneForMs: (provider) => presence.goneForMs(provider),
       isOverdue: (provider) => this.#isOverdue(provider)
     })
@@ -187,7 +198,7 @@ export class Candidates {
   /** At this margin shards of providers that stay away are rebuilt. */
   thresholdOf(segment: StoredSegment): number {
     const { presence } = this.#components
-    return repairThreshold(segment, presence.churn().rate, presence.graceMs + this.backlogMs)
+    return repairThreshold(segment, presence.churn().rate, windowSpan * presence.graceMs)
   }
 
   /** What is to be expected of a segment: its condition, and the odds, by the churn of the providers that hold it. */
@@ -222,7 +233,7 @@ export class Candidates {
   #isOverdue(provider: string): boolean {
     const since = this.#drainingSince.get(provider)
     const { clock, presence } = this.#components
-    return since !== undefined && clock.now() - since >= patienceSpan * presence.graceMs
+    return since !== undefined && clock.now() - since >= overdueSpan * presence.graceMs
   }
 
   async #incomplete(look: (segment: StoredSegment) => void, signal?: AbortSignal): Promise<void> {

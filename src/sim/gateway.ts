@@ -24,7 +24,7 @@ import { serveRefusals } from '../transfer/refusal-protocol.ts'
 import type { BugName } from './bugs.ts'
 import type { AuditWitness, SimulatedNetwork } from './network.ts'
 import { forgetful, hasty, releasingFirst, trusting, unrelated } from './planted.ts'
-import { auditPace, offlineGraceMs } from './promises.ts'
+import { auditPace, offlineGraceMs, repairPatienceMs } from './promises.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import { drawSimulatedSeed, simulatedSigner, verifySimulated } from './signatures.ts'
 import type { Trace } from './trace.ts'
@@ -166,6 +166,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     onRefused: refusals.onRefused,
     memory: new Semaphore(memoryBytes),
     isSettling: (segment) => store.isSettling(segment),
+    patienceMs: repairPatienceMs,
     pause: signing.pause,
     isShardContained: (provider, cid) => auditor.isContained(provider, cid),
     draining: () => directory.list().flatMap(({ peerId, draining }) => (draining ? [peerId] : [])),

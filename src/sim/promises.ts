@@ -26,3 +26,5 @@ export function domainShardsMax({ m }: Pick<Code, 'm'>): number {
 
 /** How long a provider may be absent before its shards are rebuilt: less than the longest faults last. */
 export const offlineGraceMs = minuteMs / 2
+/** How long shards that are gone wait for more of their segment; a run has no weeks. */
+export const repairPatienceMs = 24 * offlineGraceMs

@@ -31,6 +31,7 @@ async function startScene(objects: SceneInit['objects']): Promise<{ scene: Scene
         domains: 6, // of two each: as many shards of a segment as 4+4 allows a domain
         code: '4+4',
         offlineGrace: '250ms',
+        repairPatience: '5s',
         signal: new AbortController().signal
       },
       objects,

@@ -173,6 +173,7 @@ export async function startLocalNetwork(
     ...components,
     peerId: owner,
     presence,
+    patienceMs: 24 * presence.graceMs,
     memory: new Semaphore(64 * MiB),
     isSettling: (segment) => store.isSettling(segment),
     pause: async () => {}

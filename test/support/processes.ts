@@ -186,6 +186,7 @@ export interface NetworkOptions {
   auditPace?: number
   /** As `up` takes them: `2s`, `64MB`. */
   offlineGrace?: string
+  repairPatience?: string
   repairRate?: string
   selfHost?: string
 }
@@ -315,7 +316,7 @@ export class ProcessNetwork {
 
   /** One `holdfast up`, ready for requests, with all its providers online. */
   static async start(options: NetworkOptions = {}): Promise<ProcessNetwork> {
-    const { providers = 12, capacity, code, auditPace, offlineGrace, repairRate, selfHost } = options
+    const { providers = 12, capacity, code, auditPace, offlineGrace, repairPatience, repairRate, selfHost } = options
     const directory = await mkdtemp(path.join(tmpdir(), 'holdfast-net-'))
     const port = await freePort()
     const up = new TestProcess(
@@ -326,6 +327,7 @@ export class ProcessNetwork {
         ...(code === undefined ? [] : ['--code', code]),
         ...(auditPace === undefined ? [] : ['--audit-pace', String(auditPace)]),
         ...(offlineGrace === undefined ? [] : ['--offline-grace', offlineGrace]),
+        ...(repairPatience === undefined ? [] : ['--repair-patience', repairPatience]),
         ...(repairRate === undefined ? [] : ['--repair-rate', repairRate]),
         ...(selfHost === undefined ? [] : ['--self-host', selfHost])
       ],

@@ -21,6 +21,7 @@ interface GatewayOptions {
   expectProviders?: number
   auditPace?: number
   offlineGrace?: number
+  repairPatience?: number
   repairRate?: number
   selfHost?: number
 }
@@ -45,6 +46,7 @@ async function gateway(context: CommandContext, options: GatewayOptions): Promis
         expectedProviders: options.expectProviders,
         auditPace: options.auditPace,
         offlineGraceMs: options.offlineGrace,
+        repairPatienceMs: options.repairPatience,
         repairBytesPerSecond: options.repairRate,
         selfHostBytes: options.selfHost
       },

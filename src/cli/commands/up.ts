@@ -20,6 +20,7 @@ interface UpOptions {
   code?: Code
   auditPace?: number
   offlineGrace?: number
+  repairPatience?: number
   repairRate?: number
   selfHost?: number
   capacity?: number
@@ -119,6 +120,7 @@ async function up(context: CommandContext, options: UpOptions): Promise<void> {
       code: code === undefined ? undefined : formatCode(code),
       auditPace: options.auditPace,
       offlineGraceMs: options.offlineGrace,
+      repairPatienceMs: options.repairPatience,
       repairBytesPerSecond: options.repairRate,
       selfHostBytes: options.selfHost,
       note: (line) => void output.stderr.write(`${line}\n`)

@@ -29,6 +29,7 @@ export interface LocalNetworkInit {
   auditPace?: number
   /** Of the gateway's repairs. */
   offlineGraceMs?: number
+  repairPatienceMs?: number
   repairBytesPerSecond?: number
   selfHostBytes?: number
   /** A line about what happened, for people. */
