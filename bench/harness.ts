@@ -21,6 +21,8 @@ export interface BenchContext {
   runtimes: readonly string[]
   /** A directory with peers that the project does not depend on in its `node_modules`. */
   peers?: string
+  /** Of a benchmark that has several, the scenarios to run; absent: all. */
+  scenarios?: readonly string[]
   /** Says what is being done, for people. */
   progress: (line: string) => void
   signal: AbortSignal

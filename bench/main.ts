@@ -37,6 +37,7 @@ Without options every benchmark runs at smoke size, in a few minutes: it shows t
   --providers N     providers of the network (default: 12)
   --code K+M        code of the network (default: by the number of providers)
   --runtime PATH    Node to run the network with (default: this one); several for --only runtimes
+  --scenario ID     of --only repair: one of its scenarios; may be given several times (default: all)
   --peers DIR       directory whose node_modules has peers that the project does not depend on (@ronomon/reed-solomon)
   --seed N          of the data (default: 1)
 
@@ -51,6 +52,7 @@ interface Options {
   code?: string
   runtimes: readonly string[]
   peers?: string
+  scenarios?: readonly string[]
   seed: number
 }
 
@@ -89,6 +91,7 @@ function parseOptions(args: string[]): Options | 'help' {
     code: values.code,
     runtimes: runtimePaths,
     peers: values.peers,
+    scenarios: values.scenario,
     seed: values.seed === undefined ? 1 : integer(values.seed, 'seed', 0)
   }
 }
@@ -106,6 +109,7 @@ const parse = (args: string[]) =>
       code: { type: 'string' },
       runtime: { type: 'string', multiple: true },
       peers: { type: 'string' },
+      scenario: { type: 'string', multiple: true },
       seed: { type: 'string' }
     }
   })
@@ -133,6 +137,7 @@ async function main(args: string[]): Promise<number> {
         code,
         runtimes: options.runtimes,
         peers,
+        scenarios: options.scenarios,
         progress,
         signal
       })

@@ -152,12 +152,25 @@ function networkOf(context: BenchContext, name: string): RepairNetworkInit {
 /** Each takes a search for the new provider, ten seconds: the tests of the network have the others. */
 const smokeScenarios = ['kills', 'drains']
 
+/** @throws Error for a name that is none of them */
+function chosenOf({ scenarios: names }: BenchContext): readonly Scenario[] {
+  if (names === undefined) return scenarios
+  return names.map((name) => {
+    const found = scenarios.find(({ id }) => id === name)
+    if (found === undefined)
+      throw new Error(`no scenario is called ${name}: ${scenarios.map(({ id }) => id).join(', ')}`)
+    return found
+  })
+}
+
 /** A scenario on a network of its own; a smoke run goes from one to the next, with a single provider each. */
 async function measure(context: BenchContext): Promise<Row[]> {
   const { scale, seed, progress } = context
   const rows: Row[] = []
   const groups =
-    scale === 'full' ? scenarios.map((one) => [one]) : [scenarios.filter(({ id }) => smokeScenarios.includes(id))]
+    scale === 'full'
+      ? chosenOf(context).map((one) => [one])
+      : [scenarios.filter(({ id }) => smokeScenarios.includes(id))]
   for (const group of groups) {
     progress(`repair: starting a network for ${group.map(({ id }) => id).join(', ')}`)
     const network = networkOf(context, group[0]!.id)

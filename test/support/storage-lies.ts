@@ -70,6 +70,7 @@ export function lieInStorage(storage: StorageProvider, current: () => string): S
     put: storage.put.bind(storage),
     get: storage.get.bind(storage),
     prove: storage.prove.bind(storage),
+    renew: storage.renew.bind(storage),
     size: storage.size.bind(storage)
   }
   const isFetched = (cid: CID): boolean => current() === 'fetch' && fetcher.knows(cid)
@@ -80,6 +81,11 @@ export function lieInStorage(storage: StorageProvider, current: () => string): S
     return result
   }
   storage.size = async (cid) => (isFetched(cid) ? sizes.get(cid.toString()) : undefined) ?? (await honest.size(cid))
+  storage.renew = async (owner, cids, termMs) => {
+    const own = cids.filter((cid) => !isFetched(cid))
+    const states = await honest.renew(owner, own, termMs)
+    return cids.map((cid) => (isFetched(cid) ? 'held' : states.shift()!))
+  }
   storage.get = async (cid, into) => {
     if (current() === 'half') return firstHalf(await honest.get(cid, into))
     if (isFetched(cid)) return await fetch(cid)
