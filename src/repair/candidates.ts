@@ -21,7 +21,7 @@ import {
   treatmentOf
 } from './health.ts'
 import type { Presence } from './presence.ts'
-import { lossPerYear, repairThreshold, secondsToLoss } from './threshold.ts'
+import { lossPerYear, type RepairModel, repairThreshold, secondsToLoss } from './threshold.ts'
 
 export interface CandidateComponents {
   index: Pick<MetadataIndex, 'listHeldSegments' | 'listIncomplete' | 'listSegments'>
@@ -92,6 +92,8 @@ const rescanMsMax = 5 * minuteMs
  * another one with it, and two cost little more than one. The threshold, not this, is what keeps a segment safe.
  */
 export const defaultPatienceMs = 30 * dayMs
+/** Probabilities remembered. */
+const lossesMax = 1024
 /** In units of the least grace: until a drain is overdue. */
 const overdueSpan = 24
 /**
@@ -110,6 +112,8 @@ export class Candidates {
   #scannedLast = ''
   #sweptTo = 0
   #sweepAt = 0
+  /** What `lossPerYear` gave, by what it was asked. */
+  readonly #losses = new Map<string, number>()
   /** What was found last would take so long. */
   backlogMs = 0
 
@@ -217,9 +221,21 @@ export class Candidates {
       why: condition.why,
       threshold,
       domains: independentDomains(holders.map((provider) => ({ domains: peers.domainsOf(provider) }))),
-      lossPerYear: lossPerYear(segment, condition.margin, { rate, threshold, repairMs: windowMs }),
+      lossPerYear: this.#lossPerYear(segment, condition.margin, { rate, threshold, repairMs: windowMs }),
       conditions: condition.conditions
     }
+  }
+
+  /** Half a millisecond each, and an object may have thousands that are alike: rates differ by less than what is known of them. */
+  #lossPerYear({ k, m }: StoredSegment, margin: number, { rate, threshold, repairMs }: RepairModel): number {
+    const model = { rate: Number(rate.toPrecision(2)), threshold, repairMs: Number(repairMs.toPrecision(2)) }
+    const key = `${k}+${m} ${margin} ${model.rate} ${threshold} ${model.repairMs}`
+    const known = this.#losses.get(key)
+    if (known !== undefined) return known
+    const loss = lossPerYear({ k, m }, margin, model)
+    if (this.#losses.size >= lossesMax) this.#losses.clear()
+    this.#losses.set(key, loss)
+    return loss
   }
 
   #noteDraining(): void {
