@@ -187,7 +187,7 @@ export class RepairNetwork {
 
   /** A counter or gauge of `GET /metrics`, summed over its labels; 0 while there is none. */
   async metric(name: string): Promise<number> {
-    const response = await fetch(`${this.gateway.admin}/metrics`, { signal: this.init.signal })
+    const response = await fetch(`${this.gateway.admin}/metrics`, { signal: AbortSignal.any([this.init.signal]) })
     if (!response.ok) throw new Error(`/metrics answers ${response.status}`)
     const lines = (await response.text()).split('\n').filter((line) => new RegExp(`^${name}[ {]`).test(line))
     return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0)

@@ -23,7 +23,7 @@ export function createAdminClient(origin: string, signal: AbortSignal): AdminCli
       headers: { 'x-holdfast-admin': '1', ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
       body: body === undefined ? null : JSON.stringify(body),
       redirect: 'error',
-      signal
+      signal: AbortSignal.any([signal]) // of each request: listeners on one that lives long would only be collected with it
     })
   const failure = (cause: unknown, hasBegun = false): unknown => {
     if (signal.aborted) return signal.reason
