@@ -140,7 +140,7 @@ export class HandOver {
     const needless = cids.filter((cid) => !parts.has(cid.toString()))
     const released = await this.#release(from, needless, signal)
     const claimed = await this.#claim(from, [...parts.values()].flat())
-    const chooser = new Chooser(this.#components, { from, avoid: request.avoid, refusers: await this.#refusers(cids) })
+    const chooser = new Chooser(this.#components, { from, avoid: request.avoid, refusers: await this.#refusers(parts) })
     const answers = new Map<string, HandOverPlace>()
     const used = new Set<number>()
     for (const cid of cids) {
@@ -267,7 +267,7 @@ export class HandOver {
     parts: ReadonlyMap<string, Part[]>,
     claimed: ReadonlySet<number>
   ): Promise<Map<string, Part[]>> {
-    const chooser = new Chooser(this.#components, { from, avoid: [], refusers: await this.#refusers(cids) })
+    const chooser = new Chooser(this.#components, { from, avoid: [], refusers: await this.#refusers(parts) })
     const found = new Map<string, Part[]>()
     // Several blocks of one segment: what goes before in this very request counts.
     const taken = new Set<number>()
@@ -412,9 +412,20 @@ export class HandOver {
     return new Set(await index.claimSegments([...ids], claim))
   }
 
-  async #refusers(cids: readonly CID[]): Promise<Set<string>> {
-    const refusals = await this.#components.index.listRefusals(cids)
-    return new Set(refusals.map(({ provider, cid }) => `${cid} ${provider}`))
+  /**
+   * As `CID provider`: who refused any shard of a block's segment is not brought the block, as in a repair. Whoever refuses a
+   * content has told of those parts only that it had.
+   */
+  async #refusers(parts: ReadonlyMap<string, readonly Part[]>): Promise<Set<string>> {
+    const shardsOf = (key: string): CID[] =>
+      parts.get(key)!.flatMap(({ segment }) => segment.shards.map(({ cid }) => cid))
+    const known = await this.#components.index.listRefusals(distinct([...parts.keys()].flatMap(shardsOf)))
+    const byCid = Map.groupBy(known, ({ cid }) => cid.toString())
+    const refusers = new Set<string>()
+    for (const key of parts.keys())
+      for (const cid of shardsOf(key))
+        for (const { provider } of byCid.get(cid.toString()) ?? []) refusers.add(`${key} ${provider}`)
+    return refusers
   }
 
   /** Who has, or is being brought, other shards of the segment. */

@@ -160,6 +160,16 @@ describe('where', () => {
     expect(given((await where(world, leaver, [cid]))[0]).to.peerId).toBe(providers[5]!.peerId)
   })
 
+  test('nor does who refused another shard of its segment: the gateway has heard only of what it had', async () => {
+    const { world, gateway, providers, leaver } = await started(6)
+    const segment = segmentAt(providers.slice(0, 4))
+    await gateway.store([segment])
+    const refusal = { cid: segment.shards[1]!.cid, at: 1, signed: new Uint8Array(1) }
+    for (const { peerId } of providers.slice(4))
+      await gateway.index.recordRefusals([{ provider: peerId, ...refusal }], Date.now())
+    expect(await where(world, leaver, [segment.shards[0]!.cid])).toMatchObject([{ keep: true, why: 'nobody' }])
+  })
+
   test('what the gateway needs no longer is released; what it never leased there is nothing to it', async () => {
     const { world, gateway, leaver } = await started(5)
     const bytes = Buffer.from('left of an upload that failed')
