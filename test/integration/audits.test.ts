@@ -99,11 +99,6 @@ test('honest providers prove all they are to have, and sign for it', { timeout }
   }
 })
 
-test('audits go on by themselves', { timeout }, async () => {
-  const before = await network.gateway.auditCount()
-  await waitFor('ten more audits', async () => (await network.gateway.auditCount()) >= before + 10)
-})
-
 describe('what is on a disk', () => {
   const damage: Record<string, (file: string, other: string) => Promise<void>> = {
     'is gone': (file) => rm(file),
@@ -167,6 +162,7 @@ test('a provider that stands still is contained, and loses nothing by it', { tim
     Promise.all(network.providers.map(async (one) => (await lostAt(one)).length))
   const before = await countLost()
   network.freeze(frozen!)
+  await waitFor('an audit goes unanswered', async () => 'timeout' in (await auditNow(frozen!.peerId)).round.outcomes)
   await waitFor('a challenge waits', async () => {
     return ((await network.gateway.providerView(frozen!.peerId)).score?.contained ?? 0) > 0
   })
@@ -197,7 +193,8 @@ describe('providers that lie', () => {
 
   beforeAll(async () => {
     honest = [...network.providers]
-    for (const lie of lies) liars.set(lie, await network.startProvider({ name: lie, script: lyingProvider, capacity }))
+    const started = lies.map((lie) => network.startProvider({ name: lie, script: lyingProvider, capacity }))
+    for (const [i, liar] of (await Promise.all(started)).entries()) liars.set(lies[i]!, liar)
     await network.gateway.untilOnline(network.providers.length)
     honestLosses = await countLost()
     await s3.send(new PutObjectCommand({ Bucket: bucket, Key: lied, Body: bytesOf(lied, liedBytes) }))
@@ -239,7 +236,21 @@ describe('providers that lie', () => {
   const untilLost = (liar: ProviderProcess, outcome: string, timeoutMs?: number): Promise<unknown> =>
     waitFor(`${liar.name} has lost a shard: ${outcome}`, () => hasLost(liar, outcome), timeoutMs)
 
-  // First, since its verdict takes longest: it comes while the others are found out.
+  test('what another peer signs says nothing, until the shard itself is read', { timeout }, async () => {
+    const liar = await begin('foreign')
+    const begunAt = Date.now()
+    expect((await outcomesSeen(liar)).difference(new Set(['timeout']))).toEqual(new Set(['unknown']))
+    await waitFor('it has shown what it has in another way', async () => {
+      const shards = (await network.gateway.health(bucket, lied)).segments.flatMap((segment) => segment.shards)
+      return shards.some(
+        ({ provider, state, lastProof }) =>
+          provider === liar.peerId && state === 'healthy' && Date.parse(lastProof ?? '') > begunAt
+      )
+    })
+    expect(await lostAt(liar), 'nothing says that it lost anything').toEqual([])
+  })
+
+  // Its verdict takes longest, and comes while the others are found out.
   test('who never answers waits to be asked again, and has lost nothing yet', { timeout }, async () => {
     const liar = await begin('stall')
     expect(await outcomesSeen(liar)).toContain('timeout')
@@ -256,20 +267,6 @@ describe('providers that lie', () => {
     const liar = await begin(lie)
     await outcomesSeen(liar)
     await untilLost(liar, 'wrong')
-  })
-
-  test('what another peer signs says nothing, until the shard itself is read', { timeout }, async () => {
-    const liar = await begin('foreign')
-    const begunAt = Date.now()
-    expect((await outcomesSeen(liar)).difference(new Set(['timeout']))).toEqual(new Set(['unknown']))
-    await waitFor('it has shown what it has in another way', async () => {
-      const shards = (await network.gateway.health(bucket, lied)).segments.flatMap((segment) => segment.shards)
-      return shards.some(
-        ({ provider, state, lastProof }) =>
-          provider === liar.peerId && state === 'healthy' && Date.parse(lastProof ?? '') > begunAt
-      )
-    })
-    expect(await lostAt(liar), 'nothing says that it lost anything').toEqual([])
   })
 
   test('who answers audits alone is found out by reads', { timeout }, async () => {
@@ -294,6 +291,11 @@ describe('providers that lie', () => {
     await waitFor('it is contained', async () => {
       return ((await network.gateway.providerView(liar.peerId)).score?.contained ?? 0) > 0
     })
+  })
+
+  test('audits go on by themselves', { timeout }, async () => {
+    const before = await network.gateway.auditCount()
+    await waitFor('ten more audits', async () => (await network.gateway.auditCount()) >= before + 10)
   })
 
   test('who never answers was asked the very same four times, and has lost it then', { timeout }, async () => {
