@@ -94,8 +94,9 @@ const rescanMsMax = 5 * minuteMs
 export const defaultPatienceMs = 30 * dayMs
 /** Probabilities remembered. */
 const lossesMax = 1024
-/** In units of the least grace: until a drain is overdue. */
+/** In units of the least grace: until a drain is overdue; and at least, since a short grace makes no line faster. */
 const overdueSpan = 24
+const overdueMsMin = 10 * minuteMs
 /**
  * In the same units: what may go unnoticed, and as long again for the repair. Not what waits in line: a threshold that
  * rises because repairs wait makes more of them.
@@ -249,7 +250,7 @@ export class Candidates {
   #isOverdue(provider: string): boolean {
     const since = this.#drainingSince.get(provider)
     const { clock, presence } = this.#components
-    return since !== undefined && clock.now() - since >= overdueSpan * presence.graceMs
+    return since !== undefined && clock.now() - since >= Math.max(overdueMsMin, overdueSpan * presence.graceMs)
   }
 
   async #incomplete(look: (segment: StoredSegment) => void, signal?: AbortSignal): Promise<void> {
