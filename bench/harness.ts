@@ -36,6 +36,8 @@ export interface Outcome {
   /** The machine's own limits, where they were measured in the same run. */
   limits?: Row[]
   rows: Row[]
+  /** Parts that came to nothing, and why: the others are kept, and the run counts as failed. */
+  failures?: readonly string[]
 }
 
 export interface Benchmark {

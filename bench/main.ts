@@ -126,6 +126,7 @@ async function main(args: string[]): Promise<number> {
   process.once('SIGTERM', onSignal)
   const { scale, chosen, out, parent, providers, code, peers, seed } = options
   const progress = (line: string): void => void process.stderr.write(`${line}\n`)
+  let failed = 0
   try {
     for (const benchmark of chosen) {
       const { signal } = interrupted
@@ -144,13 +145,14 @@ async function main(args: string[]): Promise<number> {
       progress(`written: ${await writeResult(out, result)}`)
       if (benchmark === churn) for (const file of await writePlots(out, result)) progress(`written: ${file}`)
       process.stdout.write(`${renderResult(result)}\n`)
+      failed += result.failures?.length ?? 0
     }
   } catch (error) {
     if (interrupted.signal.aborted) return 130
     throw error
   }
   if (scale === 'full') progress(`written: ${await writeReport(out)}`)
-  return 0
+  return failed === 0 ? 0 : 1
 }
 
 if (import.meta.main) {

@@ -75,6 +75,7 @@ export function renderResult(result: Result): string {
   ]
   if (limits !== undefined) parts.push('### The machine, in the same run', rowTables(limits))
   if (limits !== undefined && result.name === 'throughput') parts.push(...floorParts(result, limits))
+  for (const failure of result.failures ?? []) parts.push(`**Failed:** ${failure}`)
   parts.push(notes.map((note) => `- ${note}`).join('\n'))
   parts.push(
     `Parameters: ${Object.entries(parameters)

@@ -51,7 +51,9 @@ const resultSchema = z.strictObject({
   parameters: z.record(z.string(), z.union([z.number(), z.string()])),
   notes: z.array(z.string()),
   limits: z.array(rowSchema).optional(),
-  rows: z.array(rowSchema)
+  rows: z.array(rowSchema),
+  /** Parts that came to nothing, and why. */
+  failures: z.array(z.string()).optional()
 })
 
 export type Figure = z.infer<typeof figureSchema>

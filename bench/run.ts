@@ -16,7 +16,7 @@ export async function runBenchmark(benchmark: Benchmark, { parent, ...context }:
     const startedAt = new Date().toISOString()
     const machine = machineRecord(directory)
     const commit = commitRecord()
-    const { parameters, notes, limits, rows } = await benchmark.run({ ...context, directory })
+    const { parameters, notes, limits, rows, failures = [] } = await benchmark.run({ ...context, directory })
     return {
       schemaVersion,
       name: benchmark.name,
@@ -30,7 +30,8 @@ export async function runBenchmark(benchmark: Benchmark, { parent, ...context }:
       parameters,
       notes: [...notes],
       limits,
-      rows
+      rows,
+      ...(failures.length === 0 ? {} : { failures: [...failures] })
     }
   } finally {
     await rm(directory, { recursive: true, force: true })

@@ -3,6 +3,7 @@
  * a new one in its place, while somebody reads. What that moved is set beside what it had to.
  */
 import { join } from 'node:path'
+import { messageOf } from '../../src/base/errors.ts'
 import { MiB, minuteMs, secondMs } from '../../src/base/limits.ts'
 import { formatCode } from '../../src/erasure/erasure-coder.ts'
 import { codeFor } from '../../src/placement/place.ts'
@@ -164,37 +165,51 @@ function chosenOf({ scenarios: names }: BenchContext): readonly Scenario[] {
 }
 
 /** A scenario on a network of its own; a smoke run goes from one to the next, with a single provider each. */
-async function measure(context: BenchContext): Promise<Row[]> {
-  const { scale, seed, progress } = context
+async function measure(context: BenchContext): Promise<{ rows: Row[]; failures: string[] }> {
+  const { scale } = context
   const rows: Row[] = []
+  const failures: string[] = []
   const groups =
     scale === 'full'
       ? chosenOf(context).map((one) => [one])
       : [scenarios.filter(({ id }) => smokeScenarios.includes(id))]
   for (const group of groups) {
-    progress(`repair: starting a network for ${group.map(({ id }) => id).join(', ')}`)
-    const network = networkOf(context, group[0]!.id)
-    const scene = await Scene.start({
-      network,
-      objects: objectsOf(scale, seed),
-      healMsMax: (scale === 'full' ? 20 : 2) * minuteMs,
-      progress: (line) => progress(`repair: ${line}`)
-    })
     try {
-      const done: Array<{ scenario: Scenario; rounds: Round[] }> = []
-      for (const scenario of group) {
-        progress(`repair: ${scenario.id}`)
-        const count = scale === 'full' ? network.providers : 1
-        done.push({ scenario, rounds: await scenario.run({ scene, seed, count }) })
-      }
-      const ending = await scene.end()
-      for (const failure of ending.failures) progress(`repair: a read failed ${failure}`)
-      rows.push(...done.map(({ scenario, rounds }) => rowOf(scenario, rounds, ending)))
-    } finally {
-      await scene.stop()
+      rows.push(...(await measureGroup(context, group)))
+    } catch (error) {
+      context.signal.throwIfAborted()
+      const which = group.map(({ id }) => id).join(', ')
+      context.progress(`repair: ${which} failed: ${(error as Error).stack}`)
+      failures.push(`${which}: ${messageOf(error)}`)
     }
   }
-  return rows
+  if (rows.length === 0) throw new Error(failures.join('; '))
+  return { rows, failures }
+}
+
+async function measureGroup(context: BenchContext, group: readonly Scenario[]): Promise<Row[]> {
+  const { scale, seed, progress } = context
+  progress(`repair: starting a network for ${group.map(({ id }) => id).join(', ')}`)
+  const network = networkOf(context, group[0]!.id)
+  const scene = await Scene.start({
+    network,
+    objects: objectsOf(scale, seed),
+    healMsMax: (scale === 'full' ? 20 : 2) * minuteMs,
+    progress: (line) => progress(`repair: ${line}`)
+  })
+  try {
+    const done: Array<{ scenario: Scenario; rounds: Round[] }> = []
+    for (const scenario of group) {
+      progress(`repair: ${scenario.id}`)
+      const count = scale === 'full' ? network.providers : 1
+      done.push({ scenario, rounds: await scenario.run({ scene, seed, count }) })
+    }
+    const ending = await scene.end()
+    for (const failure of ending.failures) progress(`repair: a read failed ${failure}`)
+    return done.map(({ scenario, rounds }) => rowOf(scenario, rounds, ending))
+  } finally {
+    await scene.stop()
+  }
 }
 
 export function rowOf({ id, label, how }: Scenario, rounds: readonly Round[], ending: Ending): Row {
@@ -232,7 +247,7 @@ export const repair: Benchmark = {
   run: async (context): Promise<Outcome> => {
     const { providers, domains, code } = networkOf(context, 'any')
     const { count, totalBytes } = objectsOf(context.scale, context.seed)
-    const rows = await measure(context)
+    const { rows, failures } = await measure(context)
     return {
       parameters: {
         providers,
@@ -248,12 +263,13 @@ export const repair: Benchmark = {
         'Each sample is one loss: a provider (or a domain) goes, a new one joins, and nothing else happens until every margin is full. Every provider that the network began with was replaced.',
         'All objects were read at the end, and one after another meanwhile, and were what was stored, byte for byte. No segment was ever seen below k: health of all objects was looked at again and again.',
         'toFull: from the loss to the end of the first look that finds every shard healthy where it should be. It includes the grace that an absence is given, the patience with which lost shards wait for more of their kind, and up to one such look.',
-        'moved: shards that the gateway read and wrote to repair, by its own counters, and what providers say to have handed over. Of what they refuse they do not say it: a shard that the gateway did not write counts as handed over once, so the figure shows rebuilding in place of that, and not what was sent in vain.',
+        'moved: shards that the gateway read and wrote to repair, by its own counters, and what providers say to have sent to hand it over, in vain or not.',
         'overTheory: that, over what it had to be, which is worked out from where every shard was before and after: for r shards of a segment that were rebuilt, k + r shards; for what was refused with time to offer it, or drained, the shards themselves. Blocks on disk say how large they are.',
         'leastMargin: the fewest shards beyond k of any segment and copies beyond one of any manifest, those of who had gone not counted. failedReads: of one client that reads all the time. leftOver: blocks on disks that nothing needs, a minute after the end.',
         'A gateway that is killed takes what its counters say of the last moment with it, and reads fail while it is away. What it was placing just then is left over until its leases end, a day later.'
       ],
-      rows
+      rows,
+      failures
     }
   }
 }

@@ -3,6 +3,7 @@ import { open } from 'node:fs/promises'
 import { forEachLimit } from '../../src/base/concurrency.ts'
 import { systemClock } from '../../src/base/system.ts'
 import type { DrainState } from '../../src/provider/drain.ts'
+import type { RefusalsShown } from '../../src/provider/refuse-routes.ts'
 import { type SeededRandom, seededRandom } from '../../src/sim/seeded-random.ts'
 import { blockFile, type Provider } from './network.ts'
 import { runProgramWell } from './node-process.ts'
@@ -29,13 +30,13 @@ export async function refuseRound(
   roots: readonly string[],
   { now }: { now: boolean }
 ): Promise<Round> {
-  const lose = async (): Promise<number | undefined> => {
+  const lose = async (): Promise<number> => {
     await forEachLimit(roots, 2, async (root) => {
       const args = ['refuse', root, '--data', victim.data, '--reason', 'not here', ...(now ? ['--now'] : [])]
       await runProgramWell(args, scene.signal)
     })
     await untilEmpty(scene, victim)
-    return now ? 0 : undefined
+    return await broughtBytes(scene, victim)
   }
   return await scene.round([victim], lose)
 }
@@ -55,6 +56,12 @@ function drainedBytes(stdout: string): number {
   const { state, sentBytes } = JSON.parse(last) as Pick<DrainState, 'state' | 'sentBytes'>
   if (state !== 'done') throw new Error(`the drain ended at ${last}`)
   return sentBytes
+}
+
+/** What it sent of what it refuses, in vain or not, by its own account. */
+async function broughtBytes({ signal }: Scene, { data }: Provider): Promise<number> {
+  const { stdout } = await runProgramWell(['refuse', '--show', '--data', data, '--json'], signal)
+  return (JSON.parse(stdout) as Pick<RefusalsShown, 'brought'>).brought.sentBytes
 }
 
 /** Until the gateway leases nothing there. */

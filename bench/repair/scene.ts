@@ -133,14 +133,13 @@ export class Scene {
    * Takes providers away by `lose`, starts others in their domains, and waits until every margin is full again. They are
    * ended afterwards where `lose` has not done that.
    *
-   * @param lose gives the bytes that were handed over; undefined where nobody says: then every shard that the gateway did
-   * not write itself was, once at least
+   * @param lose gives the bytes that were handed over
    * @param areServing they can be read from until they have gone
    * @param restored asked at the end: `PROVIDER CID` of shards that were put back in their old place meanwhile
    */
   async round(
     victims: readonly Provider[],
-    lose: () => Promise<number | undefined>,
+    lose: () => Promise<number>,
     { areServing = false, restored }: { areServing?: boolean; restored?: () => Promise<Set<string>> } = {}
   ): Promise<Round> {
     const before = await this.traffic()
@@ -151,7 +150,7 @@ export class Scene {
     const joining = Promise.all(victims.map(({ domain }) => this.network.addProvider(domain, victims)))
     joining.catch(() => {}) // awaited below
     const lostAt = systemClock.now()
-    const said = await lose()
+    const handedOverBytes = await lose()
     const { snapshot, endedAt } = await this.watch.untilFull(this.#init.healMsMax, this.signal)
     this.#full = snapshot
     await joining
@@ -165,7 +164,7 @@ export class Scene {
       leastMargin: this.watch.leastMargin,
       cost,
       traffic,
-      handedOverBytes: said ?? Math.max(0, cost.movedBytes - traffic.writtenBytes)
+      handedOverBytes
     }
     this.progress(describe(round))
     if (round.leastMargin < 0) throw new WrongAnswerError(`a segment was ${-round.leastMargin} shards below k`)

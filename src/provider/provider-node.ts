@@ -246,7 +246,7 @@ async function start(
   started.push(await keepStatus(dataDir, status, { clock, log }))
   drain.start(handOver)
   const routes: LocalRoutes = {
-    ...refuseRoutes({ refuser, watcher, store: refusals }),
+    ...refuseRoutes({ refuser, watcher, store: refusals, handOver: refusedHandOver }),
     ...drainRoutes(drain)
   }
   const local = await serveLocally(dataDir, routes, { clock, random, log })

@@ -6,6 +6,7 @@ import { reasonCharsMax } from '../market/refusal.ts'
 import type { DenylistWatcher } from './denylist-watch.ts'
 import type { LocalRoutes } from './local-server.ts'
 import type { ListView, RefusalStore } from './refusal-store.ts'
+import type { Brought, RefusedHandOver } from './refused-hand-over.ts'
 import type { Refuser } from './refuser.ts'
 
 /** Contents refused by command that are shown, newest first. */
@@ -23,6 +24,8 @@ export interface RefusalsShown {
   lists: ListShown[]
   /** Refused blocks that are kept until they have been handed over, or a day has passed. */
   kept: number
+  /** What was brought elsewhere since the provider started: nothing of what was refused at once is. */
+  brought: Brought
 }
 
 export type ListShown = Omit<ListView, 'id' | 'atOnce' | 'readAt'> & { now: boolean; readAt: string | null }
@@ -41,9 +44,10 @@ export interface RefuseRoutesComponents {
   refuser: Refuser
   watcher: DenylistWatcher
   store: RefusalStore
+  handOver: Pick<RefusedHandOver, 'brought'>
 }
 
-export function refuseRoutes({ refuser, watcher, store }: RefuseRoutesComponents): LocalRoutes {
+export function refuseRoutes({ refuser, watcher, store, handOver }: RefuseRoutesComponents): LocalRoutes {
   return {
     'GET /refuse': async (): Promise<RefusalsShown> => ({
       commands: store.commands(shownMax).map(({ cid, at, atOnce, ...shown }) => ({
@@ -53,7 +57,8 @@ export function refuseRoutes({ refuser, watcher, store }: RefuseRoutesComponents
         now: atOnce
       })),
       lists: store.lists().map(shownList),
-      kept: store.kept
+      kept: store.kept,
+      brought: handOver.brought
     }),
     'POST /refuse': async (body, signal): Promise<RefuseAnswer> => {
       const { cid, reason, now } = parse(refuseSchema, body)

@@ -9,7 +9,7 @@ import { HoldfastError, messageOf } from '../base/errors.ts'
 import { minuteMs, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import type { CID } from '../content/cid.ts'
-import { type HandOver, type HandOverBlock, handOverBatch } from './hand-over.ts'
+import { type HandOver, type HandOverBlock, type HandOverResult, handOverBatch } from './hand-over.ts'
 import type { LeaseStore } from './lease-store.ts'
 import type { RefusalStore } from './refusal-store.ts'
 import type { StorageProvider } from './storage-provider.ts'
@@ -36,17 +36,25 @@ export interface RefusedHandOverComponents {
   pause: () => Promise<void>
 }
 
+/** Since the start. What was sent may exceed what was moved: not everything sent arrives, or is accepted. */
+export type Brought = Pick<HandOverResult, 'moved' | 'movedBytes' | 'sentBytes'>
+
 export class RefusedHandOver {
   readonly #components: RefusedHandOverComponents
   readonly #log: Log
   /** Owners that have blocks waiting, and when they are asked again. */
   #pauses = new Map<string, { until: number; failures: number }>()
   readonly #stopping = new AbortController()
+  readonly #broughtSoFar: Brought = { moved: 0, movedBytes: 0, sentBytes: 0 }
   #running: Promise<void> | undefined
 
   constructor(components: RefusedHandOverComponents) {
     this.#components = components
     this.#log = components.log.child('refusals')
+  }
+
+  get brought(): Brought {
+    return { ...this.#broughtSoFar }
   }
 
   start(): void {
@@ -127,7 +135,10 @@ export class RefusedHandOver {
   async #bring(owner: string, blocks: readonly HandOverBlock[], signal: AbortSignal): Promise<void> {
     const { handOver } = this.#components
     try {
-      const { moved, released, why } = await handOver.batch(owner, blocks, 'refusal', signal)
+      const { moved, movedBytes, released, sentBytes, why } = await handOver.batch(owner, blocks, 'refusal', signal)
+      this.#broughtSoFar.moved += moved
+      this.#broughtSoFar.movedBytes += movedBytes
+      this.#broughtSoFar.sentBytes += sentBytes
       if (moved > 0) this.#log.info('refused blocks were handed over', { owner, blocks: moved })
       if (moved + released > 0) this.#pauses.delete(owner)
       if (why === undefined) return

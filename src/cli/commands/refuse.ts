@@ -5,6 +5,7 @@ import { action, type CommandContext, type Register } from '../command.ts'
 import { defaultDataDirectory } from '../connection.ts'
 import { table } from '../output.ts'
 import { type LocalProvider, localProvider } from '../provider-client.ts'
+import { formatBytes } from '../units.ts'
 
 interface RefuseOptions {
   data?: string
@@ -49,7 +50,7 @@ function renderList(list: ListShown): string {
   return lines.join('\n')
 }
 
-function renderShown({ commands, lists, kept }: RefusalsShown): string {
+function renderShown({ commands, lists, kept, brought }: RefusalsShown): string {
   const shown =
     commands.length === 0
       ? 'Nothing is refused by command.'
@@ -64,8 +65,20 @@ function renderShown({ commands, lists, kept }: RefusalsShown): string {
           { title: 'NOW', value: ({ now }) => (now ? 'yes' : 'no') },
           { title: 'REASON', value: ({ reason }) => reason }
         ])
-  const waiting = kept === 0 ? [] : ['', `${kept} refused blocks are kept until they have been brought elsewhere.`]
-  return [shown, ...(lists.length === 0 ? [] : ['', ...lists.map(renderList)]), ...waiting].join('\n')
+  const { moved, movedBytes, sentBytes } = brought
+  const rest = [
+    ...(kept === 0 ? [] : [`${kept} refused blocks are kept until they have been brought elsewhere.`]),
+    ...(sentBytes === 0
+      ? []
+      : [
+          `${moved} were brought elsewhere since the start (${formatBytes(movedBytes)}; ${formatBytes(sentBytes)} sent).`
+        ])
+  ]
+  return [
+    shown,
+    ...(lists.length === 0 ? [] : ['', ...lists.map(renderList)]),
+    ...(rest.length === 0 ? [] : ['', ...rest])
+  ].join('\n')
 }
 
 function renderUndone({ cid, stillRefused }: UndoAnswer): string {
