@@ -23,6 +23,9 @@ const roundTripMs: ReadonlyArray<readonly number[]> = [
   [170, 260, 130, 310, 30, 400],
   [220, 150, 290, 340, 400, 50]
 ]
+/** Median round trip between two regions, ms. */
+export const roundTripOf = (from: number, to: number): number => roundTripMs[from]![to]!
+
 const jitterSigma = 0.3
 /** TCP, TLS 1.3 and the request. */
 const roundTrips = 3
@@ -55,7 +58,7 @@ export function lineOf(region: number, random: Random): Line {
 
 /** What to expect of a read of so many bytes: what the directory would have learned. */
 export function expectedMs(reader: number, line: Line, bytes: number): number {
-  return roundTrips * roundTripMs[reader]![line.region]! * line.slowness + serviceMs + bytes / line.bytesPerMs
+  return roundTrips * roundTripOf(reader, line.region) * line.slowness + serviceMs + bytes / line.bytesPerMs
 }
 
 /** One read. */
