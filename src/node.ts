@@ -241,6 +241,7 @@ async function start(
       masterKey,
       custody,
       onRefused: refusals.onRefused,
+      onRead: (read) => metrics.observeSegmentRead(read),
       isContained: (provider, cid) => auditor.isContained(provider, cid),
       outlook: (segment) => repairer.outlook(segment),
       clock,

@@ -25,6 +25,13 @@ export interface AuditEvent {
   latenciesMs: readonly number[]
 }
 
+/** One segment that was read for a client. */
+export interface SegmentReadEvent {
+  isDecoded: boolean
+  requestedBytes: number
+  wastedBytes: number
+}
+
 export const repairReasons = ['lost', 'withdrawn', 'gone', 'crowded', 'draining', 'selfHosted'] as const
 
 /** What became of the repair of one segment. */
@@ -41,6 +48,7 @@ export interface Metrics {
   observeRequest: (event: S3RequestEvent) => void
   observeAudit: (event: AuditEvent) => void
   observeRepair: (event: RepairMetric) => void
+  observeSegmentRead: (event: SegmentReadEvent) => void
   contentType: string
   /** The exposition text, gauges read anew. */
   render: () => Promise<string>
@@ -92,6 +100,16 @@ export function createMetrics(source: MetricsSource): Metrics {
   })
   const counter = (name: string, help: string, labelNames: string[] = []): Counter =>
     new Counter({ name, help, labelNames, registers })
+  const segmentReads = counter('holdfast_segment_reads_total', 'Segments read for clients, by whether decoded', ['how'])
+  for (const how of ['straight', 'decoded']) segmentReads.inc({ how }, 0)
+  const readRequested = counter(
+    'holdfast_segment_read_requested_bytes_total',
+    'Bytes of shards asked for to read these'
+  )
+  const readWasted = counter(
+    'holdfast_segment_read_wasted_bytes_total',
+    'Of those, bytes of shards that were late, cancelled or wrong: of hedges'
+  )
   const repairRead = counter('holdfast_repair_read_bytes_total', 'Bytes that repair has read from providers')
   const repairWritten = counter('holdfast_repair_written_bytes_total', 'Bytes that repair has written to providers')
   const repairWasted = counter('holdfast_repair_wasted_bytes_total', 'Of those, bytes that were of no use')
@@ -147,6 +165,11 @@ export function createMetrics(source: MetricsSource): Metrics {
       repairWritten.inc(bytesWritten)
       repairWasted.inc(wastedBytes)
       for (const [reason, count = 0] of Object.entries(reasons)) repairShards.inc({ reason }, count)
+    },
+    observeSegmentRead: ({ isDecoded, requestedBytes, wastedBytes }) => {
+      segmentReads.inc({ how: isDecoded ? 'decoded' : 'straight' })
+      readRequested.inc(requestedBytes)
+      readWasted.inc(wastedBytes)
     },
     contentType: registry.contentType,
     render: async () => {

@@ -28,6 +28,17 @@ export interface ReaderComponents {
   networkKnown: (signal?: AbortSignal) => Promise<void>
   /** Hears what became of each request for a shard. */
   observe: (segmentId: number, shard: ShardToFetch, provider: string, outcome: PeerOutcome) => void
+  onRead?: ((read: SegmentRead) => void) | undefined
+}
+
+/** One segment that was read for a client. */
+export interface SegmentRead {
+  /** Not all of the data shards that were wanted came in time. */
+  isDecoded: boolean
+  /** Of all shards that were asked for. */
+  requestedBytes: number
+  /** Of these, what was of no use: late, cancelled or wrong. */
+  wastedBytes: number
 }
 
 export interface ReadRange {
@@ -304,7 +315,7 @@ async function fetchShards(
     ({ provider }) => provider === undefined || components.peers.target(provider) !== undefined
   )
   if (!isFound) await components.networkKnown(signal)
-  const { shards, complete } = await gather(components, {
+  const { shards, complete, requestedBytes } = await gather(components, {
     code,
     shards: shardsToFetch(segment),
     wanted,
@@ -312,6 +323,8 @@ async function fetchShards(
     buffer: (byteLength) => memory.take(byteLength),
     observe: (shard, provider, outcome) => components.observe(segment.id, shard, provider, outcome)
   })
+  const usedBytes = [...shards.values()].reduce((sum, { length }) => sum + length, 0)
+  components.onRead?.({ isDecoded: !complete, requestedBytes, wastedBytes: requestedBytes - usedBytes })
   const own = new Map<number, Uint8Array>()
   for (const index of wanted) {
     const shard = shards.get(index)

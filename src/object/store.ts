@@ -51,7 +51,7 @@ import type {
   UploadBody
 } from './object-store.ts'
 import { type SegmentCodec, storedShardBytes } from './segment-codec.ts'
-import { readSegments } from './segment-reader.ts'
+import { readSegments, type SegmentRead } from './segment-reader.ts'
 import { recordOf, SegmentWriter, type WrittenSegment } from './segment-writer.ts'
 import { whyUnplaced } from './unplaced.ts'
 
@@ -70,6 +70,8 @@ export interface ObjectStoreComponents {
   custody?: CustodyObserver
   /** What repair makes of a segment, for views of health. */
   outlook?: (segment: StoredSegment) => SegmentOutlook
+  /** Told of each segment that was read for a client. */
+  onRead?: (read: SegmentRead) => void
   /** Told of a block that a provider would not take. */
   onRefused?: (provider: string, cid: CID) => void
   /** Whether an audit of the shard waits for an answer. */
@@ -200,7 +202,8 @@ export class NetworkObjectStore implements ObjectStore {
             log: this.#log,
             memory: this.#readMemory,
             slabs: this.#components.arenas.reads,
-            observe: (...seen) => this.#observe(...seen)
+            observe: (...seen) => this.#observe(...seen),
+            onRead: this.#components.onRead
           },
           (from, to) => index.getSegments(record.contentId, from, to),
           { start, end, key: objectKey, signal }

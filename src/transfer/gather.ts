@@ -49,6 +49,8 @@ export interface Gathered {
   complete: boolean
   /** Verified bytes that were fetched beyond what was needed, and requests that were started because another was late. */
   hedged: number
+  /** Bytes of all shards that were asked for: those that came too late, or were cancelled on their way, count in full. */
+  requestedBytes: number
 }
 
 export interface GatherComponents {
@@ -91,6 +93,7 @@ class Gather {
   /** Not all that is wanted will come in time: any `k` will do. */
   #degraded = false
   #hedged = 0
+  #requestedBytes = 0
   #over = false
 
   constructor(components: GatherComponents, request: GatherRequest) {
@@ -163,7 +166,8 @@ class Gather {
     const { wanted, code } = this.#request
     const complete = wanted.every((index) => this.#have.has(index))
     if (complete || this.#have.size >= code.k) {
-      this.#end(() => this.#done.resolve({ shards: this.#have, complete, hedged: this.#hedged }))
+      const [shards, hedged, requestedBytes] = [this.#have, this.#hedged, this.#requestedBytes]
+      this.#end(() => this.#done.resolve({ shards, complete, hedged, requestedBytes }))
       return
     }
     if (!this.#degraded) {
@@ -243,6 +247,7 @@ class Gather {
     }
     const target = peers.target(provider)
     if (target === undefined) return 'unknown' // not asked: that says nothing about it
+    this.#requestedBytes += shard.bytes
     try {
       const bytes = await withDeadline(
         clock,

@@ -422,6 +422,19 @@ describe('the admin server', () => {
       expect(lines).toContain(line)
   })
 
+  it('counts the segments that were read, and what was fetched in vain', async () => {
+    metrics.observeSegmentRead({ isDecoded: false, requestedBytes: 100, wastedBytes: 0 })
+    metrics.observeSegmentRead({ isDecoded: true, requestedBytes: 120, wastedBytes: 20 })
+    const lines = (await ask('/metrics')).text.split('\n')
+    for (const line of [
+      'holdfast_segment_reads_total{how="straight"} 1',
+      'holdfast_segment_reads_total{how="decoded"} 1',
+      'holdfast_segment_read_requested_bytes_total 220',
+      'holdfast_segment_read_wasted_bytes_total 20'
+    ])
+      expect(lines).toContain(line)
+  })
+
   it('counts requests and shows the network in the metrics', async () => {
     metrics.observeRequest({ operation: 'PutObject', status: 200, durationMs: 20, bytesIn: 100, bytesOut: 7 })
     metrics.observeRequest({ operation: 'PutObject', status: 503, durationMs: 20, bytesIn: 10, bytesOut: 0 })

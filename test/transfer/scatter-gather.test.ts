@@ -193,9 +193,9 @@ describe('gather', () => {
 
   it('asks for what is wanted and nothing else while all is well', async () => {
     const { net, request, shards } = await stored('oooooo')
-    const { shards: got, complete } = await gather(net.components, { ...request, wanted: [1, 2] })
+    const { shards: got, complete, requestedBytes } = await gather(net.components, { ...request, wanted: [1, 2] })
     expect([...net.asked].sort()).toEqual(['p1', 'p2'])
-    expect(complete).toBe(true)
+    expect([complete, requestedBytes]).toEqual([true, 200])
     expect(got.get(1)).toEqual(shards[1]!.bytes)
   })
 
@@ -209,7 +209,7 @@ describe('gather', () => {
   ])('from %s still gets k shards, and tells the failures apart', async (letters, told) => {
     const { net, request, shards } = await stored(letters)
     const seen: Record<string, PeerOutcome> = {}
-    const { shards: got } = await gather(net.components, {
+    const { shards: got, requestedBytes } = await gather(net.components, {
       ...request,
       wanted: [0, 1, 2],
       observe: (_shard, provider, outcome) => {
@@ -219,6 +219,7 @@ describe('gather', () => {
     expect(got.size).toBeGreaterThanOrEqual(3)
     for (const [index, bytes] of got) expect(bytes).toEqual(shards[index]!.bytes)
     expect(seen).toMatchObject(told)
+    expect(requestedBytes).toBe(100 * net.asked.length) // in vain or not
   })
 
   it.each(['xxxxoo', 'llllll', 'mmmmoo', 'ssssoo'])('from %s fails, and never with wrong bytes', async (letters) => {
