@@ -150,8 +150,16 @@ export async function createRepair(components: RepairPartsComponents, init: Repa
     pause: signing.pause
   })
   const handOver = new HandOver({
-    ...signing,
-    ...{ index, client, guard, clock, isSettling },
+    ...{
+      signer: signing.signer,
+      verifySignature: signing.verifySignature,
+      prove,
+      index,
+      client,
+      guard,
+      clock,
+      isSettling
+    },
     peers: takers,
     random: random.fork('hand-over'),
     log: components.log.child('hand-over'),

@@ -16,9 +16,7 @@ import { HoldfastError, messageOf } from '../base/errors.ts'
 import { limits, minuteMs, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
-import { type CID, matchesCid } from '../content/cid.ts'
-import { isProvable } from '../custody/answers.ts'
-import { challengeOf, drawSeed } from '../custody/challenge.ts'
+import type { CID } from '../content/cid.ts'
 import type { Signer, VerifySignature } from '../market/offer.ts'
 import { readTicket, signTicket, type Ticket, ticketLifeMs } from '../market/ticket.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
@@ -37,26 +35,21 @@ import type { LeaseGuard } from '../transfer/lease-guard.ts'
 import type { Peers } from '../transfer/peers.ts'
 import type { ProviderClient, ProviderRef } from '../transfer/provider-client.ts'
 import { peerOutcomeOf } from '../transfer/scatter.ts'
-import { putChallenges } from './audit/exchange.ts'
+import type { ProveHolding } from './prove-holding.ts'
 
 export interface HandOverComponents {
   index: MetadataIndex
-  client: Pick<ProviderClient, 'prove' | 'getShard' | 'renewLeases' | 'releaseLeases'>
+  client: Pick<ProviderClient, 'renewLeases' | 'releaseLeases'>
+  prove: ProveHolding
   /** With those too that get new shards only where nobody else can take them: they are better than losing one. */
   peers: Peers
   guard: LeaseGuard
-  /** The gateway: signs tickets and challenges. */
+  /** The gateway: signs tickets. */
   signer: Signer
-  /** Its Ed25519 seed, 32 bytes: draws challenges. */
-  secretKey: Uint8Array
   verifySignature: VerifySignature
   clock: Clock
   random: Random
   log: Log
-  /** Lets others have the event loop. */
-  pause: () => Promise<void>
-  /** Of challenges; the real one unless given. */
-  drawSeed?: typeof drawSeed
   /** Whether the segment's upload is still placing shards of it: where those go is not in the index yet. */
   isSettling: (segment: StoredSegment) => boolean
   /** A provider asks since it leaves. */
@@ -289,7 +282,7 @@ export class HandOver {
     suited: ReadonlyMap<string, Part[]>,
     signal?: AbortSignal
   ): Promise<Set<string>> {
-    const { client, peers, clock, log } = this.#components
+    const { client, peers, prove, clock, log } = this.#components
     const target = peers.target(to)
     if (target === undefined || cids.length === 0) return new Set()
     try {
@@ -298,15 +291,9 @@ export class HandOver {
         const terms = { termMs: limits.provisionalLeaseMs }
         const states = await client.renewLeases(target, cids, terms, inner)
         const kept = cids.filter((_, at) => states[at] === 'held')
-        const proven = [
-          ...(await this.#proved(target, kept.filter(isProvable), suited, inner)),
-          ...(await this.#read(
-            target,
-            kept.filter((cid) => !isProvable(cid)),
-            inner
-          ))
-        ]
-        const found = new Set(proven.map(String))
+        const blocks = kept.map((cid) => ({ cid, bytes: blockBytesOf(suited.get(cid.toString())![0]!) }))
+        const outcomes = await prove(target, blocks, inner)
+        const found = new Set(kept.filter((_, at) => outcomes[at] === 'ok').map(String))
         peers.report(to, found.size < kept.length ? 'missing' : 'ok')
         if (found.size < cids.length) {
           log.warn('what was said to be handed over was not proved', { to, blocks: cids.length, proved: found.size })
@@ -321,49 +308,6 @@ export class HandOver {
       log.info('a hand-over could not be verified', { to, error: messageOf(error) })
       return new Set()
     }
-  }
-
-  async #proved(
-    target: ProviderRef,
-    cids: readonly CID[],
-    suited: ReadonlyMap<string, Part[]>,
-    signal: AbortSignal
-  ): Promise<CID[]> {
-    if (cids.length === 0) return []
-    const { signer, secretKey, clock } = this.#components
-    const draw = this.#components.drawSeed ?? drawSeed
-    // An epoch of a millisecond: the seed is as new as the question, so nobody has kept just the right chunk.
-    const issuedAt = clock.now()
-    const subject = { epoch: issuedAt, epochMs: 1, auditor: signer.peerId, provider: target.peerId }
-    const { proof, seed } = draw(secretKey, subject)
-    const { outcomes } = await putChallenges(
-      this.#components,
-      target,
-      {
-        issuedAt,
-        ...{ epoch: subject.epoch, epochMs: subject.epochMs, sampling: 0, vrfProof: proof, repeats: null },
-        challenges: cids.map((cid) =>
-          challengeOf(seed, { cid, bytes: blockBytesOf(suited.get(cid.toString())![0]!) }, 'asked')
-        ),
-        deadlineMs: verifyMsMax
-      },
-      signal
-    )
-    return cids.filter((_, at) => outcomes[at] === 'ok')
-  }
-
-  /** Nodes have no proofs; they are small. */
-  async #read(target: ProviderRef, cids: readonly CID[], signal: AbortSignal): Promise<CID[]> {
-    const found: CID[] = []
-    for (const cid of cids) {
-      try {
-        if (matchesCid(cid, await this.#components.client.getShard(target, cid, signal))) found.push(cid)
-      } catch (error) {
-        signal.throwIfAborted()
-        this.#components.log.info('a node was not read', { to: target.peerId, cid, error: messageOf(error) })
-      }
-    }
-    return found
   }
 
   /** Ends the leases on what nothing needs; returns the CIDs. Nothing is kept of it, so strangers fill no table. */

@@ -151,6 +151,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
   await presence.load()
   const takers = withLastResort(directory)
   const moving = bug === 'releases-first' ? releasingFirst(choosing, client, directory) : choosing
+  const prove = holdingProver({ ...signing, client, clock, secretKey: masterKey, drawSeed: drawSimulatedSeed })
   const repairer = new Repairer({
     index: moving,
     client,
@@ -170,11 +171,11 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     pause: signing.pause,
     isShardContained: (provider, cid) => auditor.isContained(provider, cid),
     draining: () => directory.list().flatMap(({ peerId, draining }) => (draining ? [peerId] : [])),
-    verify: holdingProver({ ...signing, client, clock, secretKey: masterKey, drawSeed: drawSimulatedSeed })
+    verify: prove
   })
   const handOver = new HandOver({
     ...{ index: moving, client, peers: takers, guard, clock, verifySignature: verifySimulated },
-    ...{ signer: signing.signer, secretKey: masterKey, drawSeed: drawSimulatedSeed, pause: signing.pause },
+    ...{ signer: signing.signer, prove },
     random: random.fork('hand-over'),
     log,
     isSettling: (segment) => store.isSettling(segment),

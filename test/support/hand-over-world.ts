@@ -25,6 +25,7 @@ import { RefusalStore } from '../../src/provider/refusal-store.ts'
 import { StorageProvider } from '../../src/provider/storage-provider.ts'
 import { HandOver } from '../../src/repair/hand-over.ts'
 import { releaseLeases } from '../../src/repair/leases.ts'
+import { holdingProver } from '../../src/repair/prove-holding.ts'
 import { serveHandOver } from '../../src/transfer/hand-over-protocol.ts'
 import { LeaseGuard } from '../../src/transfer/lease-guard.ts'
 import type { Peers } from '../../src/transfer/peers.ts'
@@ -224,11 +225,15 @@ export async function startWorld(providerCount: number, gatewayCount = 1): Promi
     await index.createBucket(aBucket())
     const client = clientOf(peerId)
     const network = networkOf(peerId)
+    const prove = holdingProver({
+      ...{ client, clock, signer: identity, secretKey: identity.privateKey.raw.subarray(0, 32) },
+      ...{ verifySignature, pause: async () => {} }
+    })
     const newProcess = (): Pick<WorldGateway, 'handOver' | 'guard'> => {
       const guard = new LeaseGuard()
       const handOver = new HandOver({
-        ...{ index, client, peers, guard, signer: identity, secretKey: identity.privateKey.raw.subarray(0, 32) },
-        ...{ verifySignature, clock, random: systemRandom, log: silentLog, pause: async () => {} },
+        ...{ index, client, peers, guard, signer: identity, prove },
+        ...{ verifySignature, clock, random: systemRandom, log: silentLog },
         isSettling: () => false
       })
       return { handOver, guard }
