@@ -2,8 +2,8 @@
  * Used space is exact, whatever the moment a provider is killed in: what it counts is what an independent walk over its
  * directory and its table of leases finds, and nothing that was acknowledged is gone, nothing released is back.
  *
- * A process with a storage provider is under a random load of three owners that want the same blocks; it is killed
- * outright, over and over on one directory. What it had said by then is held against what is there. 25 kills, 200 with
+ * A process with a storage provider is under a random load of three owners that want the same blocks, some of which its
+ * operator refuses at times; it is killed outright, over and over on one directory. What it had said by then is held against what is there. 25 kills, 200 with
  * HOLDFAST_SOAK=1.
  */
 import { type ChildProcess, spawn } from 'node:child_process'
@@ -19,7 +19,7 @@ import { systemClock } from '../../src/base/system.ts'
 import { CID, cidOfShard, parseCid } from '../../src/content/cid.ts'
 import { codeOf } from '../contracts/provider-client.ts'
 import { isSoak } from '../support/processes.ts'
-import { cids, longTermMs, openStorage, pathOf } from '../support/storage-load.ts'
+import { cids, longTermMs, openStorage, owners, pathOf } from '../support/storage-load.ts'
 
 const kills = isSoak ? 200 : 25
 const script = fileURLToPath(new URL('../support/storage-load.ts', import.meta.url))
@@ -60,18 +60,38 @@ async function killed(directory: string, seed: string): Promise<string[]> {
 function follow(said: readonly string[], known: Map<string, Known>): Set<string> {
   const spoiled = new Set<string>()
   const open = new Map<string, string>()
+  /** Blocks that are refused just then: `going` until what was kept of it has gone. */
+  const refused = new Map<string, 'going' | 'gone'>()
+  /** Requests beside which a block was refused, or allowed again: what came of them is not known. */
+  const crossed = new Set<string>()
+  const cross = (cid: string): void => {
+    for (const key of open.keys()) if (key.endsWith(` ${cid}`)) crossed.add(key)
+  }
   for (const line of said) {
     const [direction, op, owner, i, word] = line.split(' ')
     if (direction !== '<' && direction !== '>') continue
     const cid = cids[Number(i)]!.toString()
     const key = `${owner} ${cid}`
-    if (op === 'rot') spoiled.add(cid)
-    else if (direction === '>') open.set(key, `${op} ${word}`)
-    else {
+    if (owner === '-') {
+      cross(cid)
+      if (op === 'allow') refused.delete(cid)
+      else refused.set(cid, direction === '>' ? 'going' : 'gone')
+      for (const one of owners) if (op === 'evict') known.set(`${one} ${cid}`, direction === '>' ? 'either' : 'none')
+    } else if (op === 'rot') spoiled.add(cid)
+    else if (direction === '>') {
+      open.set(key, `${op} ${word}`)
+      crossed.delete(key)
+      if (refused.get(cid) === 'going') crossed.add(key)
+    } else {
       const isLong = open.get(key)!.endsWith(String(longTermMs))
       open.delete(key)
+      if (crossed.has(key)) {
+        known.set(key, 'either')
+        continue
+      }
       const next = answered(op!, word!, isLong, known.get(key) ?? 'none')
-      if (next === undefined) throw new Error(`an answer that nothing explains: ${line}`)
+      const isTaken = refused.has(cid) && op !== 'release' && word?.toUpperCase() !== 'REFUSED'
+      if (next === undefined || isTaken) throw new Error(`an answer that nothing explains: ${line}`)
       known.set(key, next)
     }
   }
@@ -81,7 +101,8 @@ function follow(said: readonly string[], known: Map<string, Known>): Set<string>
 
 function answered(op: string, word: string, isLong: boolean, before: Known): Known | undefined {
   const leased = isLong || before === 'held' ? 'held' : 'either'
-  if (op === 'put' && word === 'NO_SPACE') return before
+  if (op === 'put' && (word === 'NO_SPACE' || word === 'REFUSED')) return before
+  if (op === 'renew' && word === 'refused') return before
   if (op === 'put') return /^\d+$/.test(word) ? leased : undefined
   if (op === 'release') return word === 'released' ? 'none' : undefined
   // Of what is lost, leases go on until their owners give them up; those of an owner who was too late to save it do not.

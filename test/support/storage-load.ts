@@ -10,6 +10,7 @@ import { silentLog } from '../../src/base/log.ts'
 import { systemClock } from '../../src/base/system.ts'
 import { type CID, cidOfShard } from '../../src/content/cid.ts'
 import { FsShardStore } from '../../src/provider/fs-shard-store.ts'
+import type { RefusalStore } from '../../src/provider/refusal-store.ts'
 import { SqliteLeaseStore } from '../../src/provider/sqlite-lease-store.ts'
 import { StorageProvider, type StorageProviderInit } from '../../src/provider/storage-provider.ts'
 import { type SeededRandom, seededRandom } from '../../src/sim/seeded-random.ts'
@@ -17,6 +18,8 @@ import { type SeededRandom, seededRandom } from '../../src/sim/seeded-random.ts'
 export const owners = ['a', 'b', 'c'] as const
 export type Owner = (typeof owners)[number]
 export const blockCount = 24
+/** The last of the blocks, which the operator refuses now and then. */
+export const refusableCount = 4
 /** Ends while the process still runs. */
 export const shortTermMs = 30
 export const longTermMs = 3_600_000
@@ -41,12 +44,16 @@ export const pathOf = (directory: string, cid: CID): string =>
 export async function openStorage(
   directory: string,
   init: Partial<StorageProviderInit> = {},
-  clock = systemClock
+  clock = systemClock,
+  refusals?: Pick<RefusalStore, 'find'>
 ): Promise<{ storage: StorageProvider; leases: SqliteLeaseStore }> {
   const leases = new SqliteLeaseStore(join(directory, 'leases.sqlite'))
   const shards = await FsShardStore.open(directory)
   const signer = { peerId: 'p', sign: async () => new Uint8Array(64) }
-  const storage = new StorageProvider({ shards, leases, clock, log: silentLog, signer }, { ...loadInit, ...init })
+  const storage = new StorageProvider(
+    { shards, leases, clock, log: silentLog, signer, refusals },
+    { ...loadInit, ...init }
+  )
   return { storage, leases }
 }
 
@@ -65,7 +72,10 @@ function spoil(path: string, length: number): boolean {
 }
 
 async function load(directory: string, random: SeededRandom): Promise<void> {
-  const { storage } = await openStorage(directory)
+  const refused = new Set<string>()
+  const ground = { reason: 'not here', at: 0, root: null, list: null, atOnce: true, target: 1 }
+  const refusals: Pick<RefusalStore, 'find'> = { find: (cid) => (refused.has(cid.toString()) ? ground : undefined) }
+  const { storage } = await openStorage(directory, {}, systemClock, refusals)
   say('starting')
   await storage.reconcileAtStart()
   say('ready')
@@ -104,9 +114,26 @@ async function load(directory: string, random: SeededRandom): Promise<void> {
       await storage.collect()
     }
   }
+  /** Refuses a block, has it gone, and thinks better of it. */
+  const operator = async (): Promise<never> => {
+    for (;;) {
+      const i = blockCount - 1 - random.int(refusableCount)
+      say('>', 'evict', '-', i, 0)
+      refused.add(cids[i]!.toString())
+      await storage.evict([cids[i]!])
+      say('<', 'evict', '-', i, 'gone')
+      await systemClock.sleep(random.int(20))
+      say('>', 'allow', '-', i, 0)
+      refused.delete(cids[i]!.toString())
+    }
+  }
   const all = Array.from({ length: blockCount }, (_, i) => i)
   const half = (rest: number): number[] => all.filter((i) => i % 2 === rest)
-  await Promise.all([collector(), ...owners.flatMap((owner) => [lane(owner, half(0)), lane(owner, half(1))])])
+  await Promise.all([
+    collector(),
+    operator(),
+    ...owners.flatMap((owner) => [lane(owner, half(0)), lane(owner, half(1))])
+  ])
 }
 
 if (process.argv[1] === import.meta.filename) await load(process.argv[2]!, seededRandom(process.argv[3]!))
