@@ -99,6 +99,8 @@ export function createObjectStore(components: ObjectStoreComponents, init: Objec
 const proofsMax = 10_000
 /** Proofs written down at once: they share commits. */
 const proofsAtOnce = 64
+/** Segments whose health is looked at before others have their turn: some ten milliseconds. */
+const healthAtOnce = 32
 /** How long one provider may take over one block. */
 const blockTimeoutMs = 10 * secondMs
 
@@ -469,10 +471,13 @@ export class NetworkObjectStore implements ObjectStore {
 
   async health(bucket: string, key: string): Promise<ObjectHealth> {
     const record = await this.#object(bucket, key)
-    const { index } = this.#components
+    const { index, clock } = this.#components
     const segments: SegmentHealth[] = []
-    for (const { segment } of await index.getSegments(record.contentId, 0, record.size))
+    for (const { segment } of await index.getSegments(record.contentId, 0, record.size)) {
       segments.push(await this.#segmentHealth(segment))
+      // The index answers at once: without this a terabyte's segments would hold up everybody else.
+      if (segments.length % healthAtOnce === 0) await clock.sleep(0)
+    }
     const blocks: SegmentHealth[] = []
     for (const block of await index.getBlocks(record.contentId)) blocks.push(await this.#segmentHealth(block))
     const outlooks = [...segments, ...blocks].flatMap(({ outlook }) => outlook ?? [])

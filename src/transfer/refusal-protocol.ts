@@ -58,6 +58,8 @@ export const refusalAnswer = strictCodec<RefusalAnswer>('answer about refusals',
 /** Requests worked on at once, and waiting: each is some hundred look-ups, or signatures. */
 const atOnce = 2
 const waitingMax = 64
+/** Of one peer, worked on or waiting: the places are not one peer's alone. */
+const perPeerMax = 4
 
 /**
  * The end that is asked: a provider gives `list`, a gateway `tell`.
@@ -72,6 +74,7 @@ export async function serveRefusals(
   }
 ): Promise<void> {
   const places = new Semaphore(atOnce, waitingMax)
+  const asking = new Map<string, number>()
   const answer = async (from: string, request: RefusalRequest): Promise<RefusalAnswer> => {
     if (request.op === 'list' && handlers.list !== undefined) {
       return { v: 1, refusals: (await handlers.list(request.cids)).map((signed) => signed ?? null) }
@@ -82,10 +85,22 @@ export async function serveRefusals(
     }
     throw new HoldfastError('BAD_INPUT', `${request.op} is not answered here`)
   }
+  const inTurn = async (from: string, request: RefusalRequest): Promise<RefusalAnswer> => {
+    const own = asking.get(from) ?? 0
+    if (own >= perPeerMax) throw new HoldfastError('OVERLOADED', `at most ${perPeerMax} requests at a time`)
+    asking.set(from, own + 1)
+    try {
+      return await places.run(() => answer(from, request))
+    } finally {
+      const left = asking.get(from)! - 1
+      if (left === 0) asking.delete(from)
+      else asking.set(from, left)
+    }
+  }
   await network.handle(controlProtocols.refusal, async (from, body) => {
     const request = refusalRequest.decode(body)
     try {
-      return refusalAnswer.encode(await places.run(() => answer(from, request)))
+      return refusalAnswer.encode(await inTurn(from, request))
     } catch (error) {
       if (!isCode(error, 'BAD_INPUT', 'OVERLOADED', 'PROTOCOL')) throw error
       return refusalAnswer.encode({ v: 1, error: { code: error.code, message: error.message.slice(0, 1024) } })
