@@ -2,6 +2,7 @@
 import { open } from 'node:fs/promises'
 import { forEachLimit } from '../../src/base/concurrency.ts'
 import { systemClock } from '../../src/base/system.ts'
+import { localProvider } from '../../src/cli/provider-client.ts'
 import type { DrainState } from '../../src/provider/drain.ts'
 import type { RefusalsShown } from '../../src/provider/refuse-routes.ts'
 import { type SeededRandom, seededRandom } from '../../src/sim/seeded-random.ts'
@@ -23,6 +24,8 @@ export async function killRound(
   return await scene.round(victims, lose, { restored })
 }
 
+const refusalsAtOnce = 4
+
 /** It refuses every root, and says so; until nothing of them is leased there. */
 export async function refuseRound(
   scene: Scene,
@@ -31,9 +34,10 @@ export async function refuseRound(
   { now }: { now: boolean }
 ): Promise<Round> {
   const lose = async (): Promise<number> => {
-    await forEachLimit(roots, 2, async (root) => {
-      const args = ['refuse', root, '--data', victim.data, '--reason', 'not here', ...(now ? ['--now'] : [])]
-      await runProgramWell(args, scene.signal)
+    // What `holdfast refuse` asks for, without a process for each of hundreds of roots.
+    const provider = await localProvider(victim.data, scene.signal)
+    await forEachLimit(roots, refusalsAtOnce, async (cid) => {
+      await provider.request('POST', '/refuse', { cid, reason: 'not here', now })
     })
     await untilEmpty(scene, victim)
     return await broughtBytes(scene, victim)

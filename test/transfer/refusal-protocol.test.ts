@@ -7,7 +7,11 @@ it('answers so many requests of one peer at a time, and no more, whatever they w
   const { promise: released, resolve: release } = Promise.withResolvers<void>()
   let handler: RequestHandler | undefined
   await serveRefusals(
-    { handle: async (_protocol, given) => void (handler = given) },
+    {
+      handle: async (_protocol, given) => {
+        handler = given
+      }
+    },
     {
       list: async (cids) => {
         await released
