@@ -5,6 +5,7 @@
  * in between only means that it is taken again.
  */
 import { type Clock, withDeadline } from '../base/clock.ts'
+import { forEachLimit } from '../base/concurrency.ts'
 import { check, HoldfastError, isCode, messageOf } from '../base/errors.ts'
 import { dayMs, hourMs, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
@@ -26,6 +27,9 @@ const everyMs = 10 * secondMs
 /** While the operator waits. */
 const expandMsMax = 60 * secondMs
 const expandEveryMs = hourMs
+/** Contents whose parts are looked for in the network, at once and before anything else has its turn. */
+const expandsAtOnce = 4
+const expandsInTurn = 32
 /** How often a root's parts are looked for in the network; what a list names is mostly not of this network at all. */
 const triesMax = { command: 24, list: 1 } as const
 
@@ -156,8 +160,8 @@ export class Refuser {
         await this.#settle(target)
       }
     }
-    const [next] = store.unexpanded(clock.now(), 1)
-    if (next !== undefined) await this.#expand(next, signal)
+    const due = store.unexpanded(clock.now(), expandsInTurn)
+    await forEachLimit(due, expandsAtOnce, (one) => this.#expand(one, signal))
     await this.#dropOld()
   }
 
