@@ -100,17 +100,18 @@ describe('a run', () => {
     expect(simulateScale(scripted(40, 30, [[10, 3, 'wiped']]), patient, small).repair.jobs).toBe(0)
   })
 
-  it('counts on a new copy whose provider went away afterwards, and not on one whose provider left', () => {
-    // One is replaced on the tenth day, in an hour or two, by shards at all the others, who then go one after another.
-    const policy = ours({ code: { k: 10, m: 10 }, threshold: 9, graceMs: hourMs })
-    const wasted = (kind: EventKind): number => {
-      const others = [5, 6, 7, 8].map((i): [number, number, EventKind] => [10 + i / 8, i, kind])
-      const timeline = scripted(40, 30, [[10, 3, 'leaves'], ...others])
+  it.each(['off', 'leaves'] as const)('counts on no new copy of who is gone before it has one (%s)', (kind) => {
+    const policy = ours({ code: { k: 1, m: 3 }, threshold: 3, graceMs: hourMs })
+    const wasted = (day: number): number => {
+      const others = Array.from({ length: 12 }, (_, i) => i + 5).map((i): [number, number, EventKind] => [day, i, kind])
+      const timeline = scripted(40, 35, [[10, 3, 'leaves'], ...others])
       const { repair, shards } = simulateScale(timeline, policy, { ...small, segments: 200 })
-      expect(shards.placed + shards.gone + shards.unnoticed + shards.missing).toBe(200 * 20)
+      expect(Object.values(shards).reduce((sum, count) => sum + count, 0)).toBe(200 * 4)
       return repair.wasted
     }
-    expect(wasted('leaves')).toBeGreaterThan(wasted('off'))
+    // A repair takes the lines for two days, ten at a time; two weeks later all are done.
+    expect(wasted(11)).toBeGreaterThan(0)
+    expect(wasted(30)).toBe(0)
   })
 
   it('loses what has fewer than k disks left, and nothing else', () => {
