@@ -184,20 +184,20 @@ export function isStorageClass(name: string): name is StorageClass {
 }
 
 /**
- * Of a network with room for it, whatever providers it loses: two data shards more for the same parity as 10+10. It takes
- * 0.92 to 0.98 of the bytes, stored and moved by repair, under each churn model in which 10+10 loses nothing, and lost
- * nothing either (`bench/churn`). Longer codes store less and pay for it whenever a single shard has to be rebuilt at once,
- * from `k`.
+ * Of a network with room for it, whatever providers it loses. Under each churn model in which 10+10 loses nothing it loses
+ * nothing either, fails no more reads, and takes 0.93 to 0.98 of the bytes, stored and moved by repair (`bench/churn`).
+ * 12+10 takes as little and fails more reads where a tenth of all is away; longer codes take more again, since a single
+ * shard that has to be rebuilt at once costs `k`; and each shard more is one more write for small objects.
  */
-const wide = { domainsMin: 40, code: { k: 12, m: 10 } } as const
+const large = { domainsMin: 40, code: { k: 14, m: 12 } } as const
 
 /**
  * The code that a network of so many independent domains bears: `n = min(domains, 20)`, rate 1/2 for STANDARD, 2/3 for
- * REDUCED_REDUNDANCY, `m >= 2`; 12+10 for STANDARD from 40 domains on. `undefined` when there are too few: an error for the
+ * REDUCED_REDUNDANCY, `m >= 2`; 14+12 for STANDARD from 40 domains on. `undefined` when there are too few: an error for the
  * caller, never a weaker code.
  */
 export function codeFor(domains: number, storageClass: StorageClass): CodeShape | undefined {
-  if (storageClass === 'STANDARD' && domains >= wide.domainsMin) return { ...wide.code }
+  if (storageClass === 'STANDARD' && domains >= large.domainsMin) return { ...large.code }
   const n = Math.min(domains, limits.codeShardsDefaultMax)
   const k = Math.min(Math.floor(n * storageClasses[storageClass].dataShare), n - limits.parityMin)
   return k < 1 ? undefined : { k, m: n - k }

@@ -84,12 +84,12 @@ export function leastCost(lost: number): number {
 
 const codes: ReadonlyArray<readonly [number, number]> = [
   [10, 10],
-  [12, 10],
+  [14, 12],
   [14, 6],
-  [20, 12],
-  [40, 24],
-  [60, 36],
-  [20, 60]
+  [40, 30],
+  [80, 34],
+  [20, 60],
+  [10, 60]
 ]
 const patient = { isMissingUrgent: false, patienceMs: 180 * dayMs }
 
