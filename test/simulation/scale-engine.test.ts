@@ -67,7 +67,7 @@ describe('a run', () => {
   })
 
   it('waits for one that comes back within its grace, and not for one that stays away', () => {
-    const policy = ours({ threshold: 9, graceMs: hourMs })
+    const policy = ours({ threshold: ours().code.m - 1, graceMs: hourMs })
     const back = simulateScale(
       scripted(40, 30, [
         [10, 3, 'off'],

@@ -100,12 +100,12 @@ describe('policies', () => {
     expect(storedOf.tahoe).toBeCloseTo(10 / 3)
     expect(storedOf.walrus).toBe(4.5)
     expect(storedOf.swarm).toBeCloseTo(4.785, 3)
-    expect(storedPerByteOf(ours())).toBe(2)
+    expect(storedPerByteOf(ours({ code: { k: 10, m: 10 } }))).toBe(2)
   })
 
   it('read k shards for a repair, and in two dimensions as much as is lost', () => {
     const of = (name: string) => alternatives.find((policy) => policy.name === name)!
-    expect(bytesReadFor(ours(), 3, 100)).toBe(1000)
+    expect(bytesReadFor(ours({ code: { k: 10, m: 10 } }), 3, 100)).toBe(1000)
     expect(bytesReadFor(of('replication-3'), 1, 100)).toBe(100)
     expect(bytesReadFor(of('storj'), 45, 100)).toBe(2900)
     expect(bytesReadFor(of('walrus'), 2, 100)).toBe(200)
