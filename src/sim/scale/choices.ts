@@ -100,7 +100,7 @@ const patient = { isMissingUrgent: false, patienceMs: 180 * dayMs }
 export function choiceGrid(): OurChoice[] {
   return codes.flatMap(([k, m]) => {
     const code = { k, m }
-    const rules: Array<Partial<OurChoice>> = [{}, patient, { ...patient, threshold: Math.ceil(m / 4) }]
+    const rules: Array<Partial<OurChoice>> = [{}, patient, { ...patient, threshold: Math.ceil(m / 5) }]
     return rules.map((rule) => ({ ...ourDefaults, ...rule, code }))
   })
 }
