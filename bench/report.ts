@@ -7,7 +7,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { parseCode } from '../src/erasure/erasure-coder.ts'
-import { bestOf } from '../src/sim/scale/choices.ts'
+import { bestMark, bestOf, costOf } from '../src/sim/scale/choices.ts'
 import { type Figure, type Result, type Row, readResults } from './result.ts'
 import { floorOf } from './throughput/floor.ts'
 
@@ -99,9 +99,11 @@ function churnParts({ rows, scale }: Result): string[] {
   ]
 }
 
-/** For each churn model ours as it is, and the alternative to beat. */
+/** For each churn model ours as it is, the alternative to beat, and what of its bytes ours takes. */
 function churnSummary({ rows }: Result): string {
   const policies = rows.filter(({ figures }) => figures.stored !== undefined)
+  const ratio = (value: number | undefined): string =>
+    value === undefined || value === 0 ? 'none' : formatNumber(value) // 0 is written where none was as good
   const lines = [...Map.groupBy(policies, ({ id }) => id.split('/')[0]!)].flatMap(([model, those]) => {
     const verdicts = those.map(({ label, figures }) => ({
       label: label.slice(model.length + 2),
@@ -113,6 +115,8 @@ function churnSummary({ rows }: Result): string {
     }))
     const own = verdicts.find(({ label }) => label.startsWith('holdfast'))
     const best = bestOf(verdicts.filter((one) => one !== own))
+    const asItIs = own === undefined || best === undefined ? undefined : costOf(own) / costOf(best)
+    const choice = rows.find(({ id, label }) => id.startsWith(`choice-${model}/`) && label.includes(bestMark))?.figures
     return verdicts
       .filter((one) => one === own || one.label === best?.label)
       .map(({ label, lost, done, within10s, stored, repair }) => [
@@ -121,7 +125,15 @@ function churnSummary({ rows }: Result): string {
         formatNumber(100 * done),
         formatNumber(within10s),
         formatNumber(stored),
-        formatNumber(repair)
+        formatNumber(repair),
+        ...(label === best?.label
+          ? ['1', '', '', '']
+          : [
+              ratio(asItIs),
+              ratio(choice?.atOnceRatio?.median),
+              ratio(choice?.ratio?.median),
+              ratio(choice?.leastRatio?.median)
+            ])
       ])
   })
   return table(
@@ -131,7 +143,11 @@ function churnSummary({ rows }: Result): string {
       'reads done, %',
       'within 10 s, %',
       'stored, bytes a byte',
-      'moved by repair, bytes a byte and month'
+      'moved by repair, bytes a byte and month',
+      'stored and moved, of the best alternative’s',
+      'of a choice of ours that is as good',
+      'the same, if missing shards wait like others',
+      'least of any MDS code'
     ],
     lines
   )

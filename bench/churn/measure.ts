@@ -42,12 +42,11 @@ function verdictOf(policy: Policy, result: ScaleResult): Verdict {
   const common = { label: policy.label, stored: result.storedPerByte, repair: repairPerByteMonth(result) }
   if (policy.composite !== undefined) {
     const { chunks, parities } = policy.composite
-    const object = objectOf({ chunks, parities, lost: share(lostOf(result)), unread: 1 - done })
-    const most = objectOf({ chunks, parities, lost: share(high), unread: 0 })
+    const lost = (count: number): number => objectOf({ chunks, parities, lost: share(count), unread: 0 }).lost
     return {
       ...common,
-      lost: { measured: (million * object.lost) / years, high: (million * most.lost) / years },
-      done: 1 - object.unread
+      lost: { measured: (million * lost(lostOf(result))) / years, high: (million * lost(high)) / years },
+      done // of objects: the engine draws all chunks of one
     }
   }
   return {
@@ -61,20 +60,18 @@ function verdictOf(policy: Policy, result: ScaleResult): Verdict {
 export function figuresOf({ policy, result, verdict }: Measured): Record<string, Figure> {
   const { composite } = policy
   const { reads } = result
-  const within = reads.withinBound / Math.max(1, reads.count)
+  const within = withinBoundOf(policy, result)
   const latencies = composite === undefined ? result.latencies : objectLatencies(result.latencies, composite)
   const one = (unit: string, value: number): Figure => figureOf(unit, [value])
   const latency = (q: number): Figure => one('s', latencies.length === 0 ? 0 : quantile(latencies, q) / 1000)
   const { low, high } = wilson(reads.done, reads.count)
-  const withinObject =
-    composite === undefined ? within : 1 - objectOf({ ...composite, lost: 0, unread: 1 - within }).unread
   return {
     lost: one('a year and million', verdict.lost.measured),
     lostAtMost: one('a year and million (95%)', verdict.lost.high),
     unavailable: one('hours a year', (reads.unavailable / Math.max(1, reads.count)) * 24 * 365.25),
     success: one('%', 100 * verdict.done),
-    successSpread: one('% (95%)', composite === undefined ? 50 * (high - low) : 0),
-    within10s: one('%', 100 * withinObject),
+    successSpread: one('% (95%)', 50 * (high - low)),
+    within10s: one('%', 100 * within),
     firstTry: one('%', (100 * reads.firstTry) / Math.max(1, reads.count)),
     p50: latency(0.5),
     p95: latency(0.95),
@@ -85,6 +82,12 @@ export function figuresOf({ policy, result, verdict }: Measured): Record<string,
     repair: one('bytes a byte and month', verdict.repair),
     repairOfStored: one('bytes a stored byte and month', verdict.repair / verdict.stored)
   }
+}
+
+/** Share of reads that were done in time. Of many chunks all but the parities have to be: their delays are independent. */
+function withinBoundOf({ composite }: Policy, { reads: { count, done, withinBound } }: ScaleResult): number {
+  if (composite === undefined || done === 0) return withinBound / Math.max(1, count)
+  return (done / count) * (1 - objectOf({ ...composite, lost: 0, unread: 1 - withinBound / done }).unread)
 }
 
 /** At equal distances over the run, of what can be read of the segments that are not lost. */

@@ -16,7 +16,7 @@ export const limits = {
   shardBytesMax: MiB,
   /** GF(2^8) has 256 points; the first k + m of them are used. */
   codeShardsMax: 256,
-  /** `n = min(independent domains, 20)` unless told otherwise. */
+  /** `n = min(independent domains, 20)` in a network of less than 40, unless told otherwise. */
   codeShardsDefaultMax: 20,
   /** Fewest parity shards of any code: below that one death and one slow provider stop a write. */
   parityMin: 2,

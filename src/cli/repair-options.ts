@@ -18,7 +18,7 @@ export function addRepairOptions(command: Command): void {
     )
     .option(
       '--repair-patience <duration>',
-      'how long a shard that is gone may wait for more of its segment to go, which costs little more (default: 30d)',
+      'how long a shard that is gone may wait for more of its segment to go, which costs little more (default: 90d)',
       optionParser((text) => parseDuration(text, graceMsMin, patienceMsMax))
     )
     .option(

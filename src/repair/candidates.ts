@@ -34,7 +34,7 @@ export interface CandidateComponents {
   isSettling: (segment: StoredSegment) => boolean
   /** Whether a challenge of this shard waits to be put again. */
   isShardContained?: ((provider: string, cid: CID) => boolean) | undefined
-  /** How long shards that are gone wait above the threshold; default: 30 days. */
+  /** How long shards that are gone wait above the threshold; default: 90 days. */
   patienceMs?: number | undefined
   /** Whether the gateway holds shards itself that nobody else takes. */
   isSelfHosting?: boolean | undefined
@@ -89,20 +89,15 @@ const rescanMsMin = 5 * secondMs
 const rescanMsMax = 5 * minuteMs
 /**
  * How long shards that are gone wait for others of their kind above the threshold: long, since whoever leaves next takes
- * another one with it, and two cost little more than one. The threshold, not this, is what keeps a segment safe.
+ * another one with it, and two cost little more than one. The threshold, not this, is what keeps a segment safe. Where
+ * providers stay for half a year 10+10 comes to its threshold in some 50 days: with 30, patience ended first.
  */
-export const defaultPatienceMs = 30 * dayMs
+export const defaultPatienceMs = 90 * dayMs
 /** Probabilities remembered. */
 const lossesMax = 1024
 /** In units of the least grace: until a drain is overdue; and at least, since a short grace makes no line faster. */
 const overdueSpan = 24
 const overdueMsMin = 10 * minuteMs
-/**
- * In the same units: what may go unnoticed, and as long again for the repair. Not what waits in line: a threshold that
- * rises because repairs wait makes more of them.
- */
-const windowSpan = 2
-
 export class Candidates {
   readonly #components: CandidateComponents
   readonly #isEager: boolean
@@ -200,10 +195,14 @@ export class Candidates {
     }
   }
 
-  /** At this margin shards of providers that stay away are rebuilt. */
+  /**
+   * At this margin shards of providers that stay away are rebuilt. Who left counts for so long as somebody who will be
+   * back as absences last in this network; and the repair may take the least grace. Not what waits in line: a threshold
+   * that rises because repairs wait makes more of them.
+   */
   thresholdOf(segment: StoredSegment): number {
     const { presence } = this.#components
-    return repairThreshold(segment, presence.churn().rate, windowSpan * presence.graceMs)
+    return repairThreshold(segment, presence.churn().rate, presence.typicalGraceMs() + presence.graceMs)
   }
 
   /** What is to be expected of a segment: its condition, and the odds, by the churn of the providers that hold it. */

@@ -19,8 +19,12 @@ const priorMs = 180 * dayMs
 /** How much the network's rate counts in one provider's, in departures. */
 const priorDepartures = 2
 const factorMax = 16
-/** The longest grace, and what a past absence has to exceed to count as a departure. */
-const graceSpan = 24
+/**
+ * The longest grace, and what a past absence has to exceed to count as a departure, in units of the least. Three days at
+ * an hour: with one day a weekend, or the one day in twenty that a home machine stays off, counted as leaving for good,
+ * and raised the threshold of everybody.
+ */
+export const graceSpan = 72
 const stateBytesMax = 4096
 
 const time = z.number().int().min(0)
@@ -107,7 +111,7 @@ export function unwatched(state: PresenceState, { from, to }: { from: number; to
   return { ...state, moments: [...moments, [at, 0]], watchedUntil: to }
 }
 
-/** How long to wait for it: twice as long as 95% of its absences lasted, within [`graceMs`, 24 x `graceMs`]. */
+/** How long to wait for it: twice as long as 95% of its absences lasted, within [`graceMs`, `graceSpan` x `graceMs`]. */
 export function graceOf(state: PresenceState, graceMs: number): number {
   const lengths = absencesOf(state)
     .map(({ from, to }) => to - from)
@@ -115,6 +119,12 @@ export function graceOf(state: PresenceState, graceMs: number): number {
     .sort((a, b) => a - b)
   const typical = lengths[Math.max(0, Math.ceil(lengths.length * 0.95) - 1)] ?? 0
   return Math.min(graceSpan * graceMs, Math.max(graceMs, 2 * typical))
+}
+
+/** The grace of the middle one of these: what passes, typically, before somebody who left for good counts as gone. */
+export function typicalGraceOf(states: Iterable<PresenceState>, graceMs: number): number {
+  const graces = [...states].map((state) => graceOf(state, graceMs)).sort((a, b) => a - b)
+  return graces[graces.length >> 1] ?? graceMs
 }
 
 /** For how long it has been absent beyond its grace; 0 while it is not gone. */

@@ -12,6 +12,7 @@
 import type { CID } from '../content/cid.ts'
 import type { SegmentRecord, ShardRecord } from '../metadata/records.ts'
 import { domainShardsMax } from '../placement/place.ts'
+import { readableFloor } from './threshold.ts'
 
 export const shardConditions = [
   'healthy',
@@ -150,7 +151,7 @@ function whyOf(counts: Record<ShardCondition, number>, readable: number, k: numb
 
 /** When shards of providers that stay away are rebuilt; everything else is at once. */
 export interface Patience {
-  /** At this margin, or below it. */
+  /** At this margin, or below it, counting who is offline within its grace; at `readableFloor` of it without these. */
   threshold: number
   /** Or once one of them has been gone for longer than this. */
   patienceMs: number
@@ -172,7 +173,7 @@ export interface Treatment {
 /** What is to be done about a segment now. */
 export function treatmentOf(
   segment: Shaped,
-  { conditions, margin }: Pick<SegmentCondition, 'conditions' | 'margin'>,
+  { conditions, counts, margin }: Pick<SegmentCondition, 'conditions' | 'counts' | 'margin'>,
   { threshold, patienceMs, goneForMs, isOverdue }: Patience
 ): Treatment {
   const of = (...which: ShardCondition[]): number[] =>
@@ -181,7 +182,8 @@ export function treatmentOf(
   const urgent = of('lost', 'withdrawn')
   const isLong = gone.some((index) => goneForMs(segment.shards[index]!.provider!) >= patienceMs)
   // Whoever reads `k` shards anyway rebuilds the others for the price of writing them.
-  const isDue = urgent.length > 0 || (gone.length > 0 && (margin <= threshold || isLong))
+  const isLow = margin + counts.offline <= threshold || margin <= readableFloor(threshold)
+  const isDue = urgent.length > 0 || (gone.length > 0 && (isLow || isLong))
   const overdue = of('draining').filter((index) => isOverdue?.(segment.shards[index]!.provider!) === true)
   return {
     rebuild: isDue ? [...urgent, ...gone].sort((a, b) => a - b) : [],

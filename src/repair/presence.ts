@@ -17,6 +17,7 @@ import {
   newPresence,
   noticed,
   type PresenceState,
+  typicalGraceOf,
   unwatched
 } from './churn.ts'
 
@@ -60,7 +61,7 @@ export class Presence {
   /** Who was gone when an outage of our own began, and when that was. */
   #outage: { from: number; gone: ReadonlySet<string> } | undefined
   #known: ReadonlySet<string> = new Set()
-  #churn: { at: number; churn: Churn } | undefined
+  #churn: { at: number; churn: Churn; typicalGraceMs: number } | undefined
 
   constructor(components: PresenceComponents, { graceMs = defaultGraceMs }: PresenceInit = {}) {
     this.#components = components
@@ -164,10 +165,21 @@ export class Presence {
   }
 
   churn(): Churn {
+    return this.#measured().churn
+  }
+
+  /** What passes before somebody who left counts as gone, by how long absences in this network last. */
+  typicalGraceMs(): number {
+    return this.#measured().typicalGraceMs
+  }
+
+  #measured(): { churn: Churn; typicalGraceMs: number } {
     const now = this.#components.clock.now()
-    if (this.#churn === undefined || now - this.#churn.at >= churnAgeMsMax)
-      this.#churn = { at: now, churn: churnOf(new Map(this.#states), now, this.graceMs) }
-    return this.#churn.churn
+    if (this.#churn === undefined || now - this.#churn.at >= churnAgeMsMax) {
+      const churn = churnOf(new Map(this.#states), now, this.graceMs)
+      this.#churn = { at: now, churn, typicalGraceMs: typicalGraceOf(this.#states.values(), this.graceMs) }
+    }
+    return this.#churn
   }
 
   #set(provider: string, state: PresenceState): void {

@@ -33,6 +33,17 @@ export function repairThreshold({ k, m }: CodeShape, rate: number, windowMs: num
   return most
 }
 
+/** Down to here whoever is offline within its grace is waited for, as far as the threshold leaves room for that. */
+const readableLeast = 3
+
+/**
+ * The margin of what can be read at which a segment is repaired, whoever may come back. Above it a shard whose provider is
+ * offline within its grace counts towards the threshold: it nearly always comes back, and where a tenth of all are away at
+ * any time every segment would be at its threshold now and then, and rebuilt one shard at a time.
+ */
+export const readableFloor = (threshold: number): number =>
+  Math.max(Math.min(threshold, readableLeast), Math.floor(threshold / 2))
+
 /** Probability that more than `count` of `n` go, each with probability `p`. */
 function moreThan(count: number, n: number, p: number): number {
   if (p <= 0) return 0

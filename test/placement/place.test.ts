@@ -261,7 +261,7 @@ describe('what can be placed', () => {
 })
 
 describe('failure domains', () => {
-  it('that share any label count as one', () => {
+  it('are as many as there are providers of which no two share a label', () => {
     expect(
       independentDomains([
         { domains: ['op:a', 'net:1'] },
@@ -269,8 +269,23 @@ describe('failure domains', () => {
         { domains: ['op:c', 'net:1'] }
       ])
     ).toBe(2)
-    expect(independentDomains([{ domains: ['a'] }, { domains: ['b'] }, { domains: ['a', 'b'] }])).toBe(1)
+    expect(independentDomains([{ domains: ['a'] }, { domains: ['b'] }, { domains: ['a', 'b'] }])).toBe(2)
+    expect(independentDomains([{ domains: ['a', 'b'] }, { domains: ['a'] }, { domains: ['a'] }])).toBe(1)
     expect(independentDomains([])).toBe(0)
+  })
+
+  it('do not melt into one where every operator is in several datacenters', () => {
+    const providers = Array.from({ length: 500 }, (_, i) => ({ domains: [`op:${i % 50}`, `net:${(i * 7) % 45}`] }))
+    expect(independentDomains(providers)).toBeGreaterThanOrEqual(20)
+    const labels = fc.array(fc.record({ op: fc.nat(8), net: fc.nat(8) }), { maxLength: 40 })
+    fc.assert(
+      fc.property(labels, (those) => {
+        const count = independentDomains(those.map(({ op, net }) => ({ domains: [`op:${op}`, `net:${net}`] })))
+        const most = (key: 'op' | 'net'): number => new Set(those.map((one) => one[key])).size
+        expect(count).toBeLessThanOrEqual(Math.min(most('op'), most('net')))
+        expect(independentDomains(those.map(({ op }) => ({ domains: [`op:${op}`] })))).toBe(most('op'))
+      })
+    )
   })
 })
 
@@ -279,7 +294,9 @@ describe('the code', () => {
     // domains, STANDARD, REDUCED_REDUNDANCY
     [12, '6+6', '8+4'],
     [20, '10+10', '13+7'],
-    [500, '10+10', '13+7'],
+    [39, '10+10', '13+7'],
+    [40, '14+12', '13+7'],
+    [500, '14+12', '13+7'],
     [5, '2+3', '3+2'],
     [3, '1+2', '1+2']
   ])('of %i independent domains is %s, or %s', (domains, standard, reduced) => {

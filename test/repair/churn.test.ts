@@ -12,6 +12,7 @@ import {
   noticed,
   type PresenceEvent,
   type PresenceState,
+  typicalGraceOf,
   unwatched
 } from '../../src/repair/churn.ts'
 
@@ -45,7 +46,7 @@ describe('presence of a provider', () => {
   it('fits the grace to how long it has been away before', () => {
     expect(graceOf(stateOf([]), hourMs)).toBe(hourMs)
     expect(graceOf(stateOf([went(0), came(3 * hourMs)]), hourMs)).toBe(6 * hourMs)
-    expect(graceOf(stateOf([went(0), came(100 * hourMs)]), hourMs)).toBe(24 * hourMs)
+    expect(graceOf(stateOf([went(0), came(100 * hourMs)]), hourMs)).toBe(72 * hourMs)
     // 95% of them: one long one among twenty short ones is an exception.
     const short = Array.from({ length: 20 }, (_, i) => [went(i * dayMs), came(i * dayMs + minuteMs)]).flat()
     expect(graceOf(stateOf([...short, went(30 * dayMs), came(30.5 * dayMs)]), hourMs)).toBe(hourMs)
@@ -117,9 +118,22 @@ describe('churn', () => {
     expect(rate).toBeLessThan(1 / (180 * dayMs))
   })
 
+  it('nor a weekend', () => {
+    const weekly = Array.from({ length: 12 }, (_, i) => [went(i * 7 * dayMs), came(i * 7 * dayMs + 62 * hourMs)]).flat()
+    const state = stateOf([came(0), ...weekly])
+    expect(churnOf(new Map([['p', state]]), now, hourMs).rate).toBeLessThan(1 / (180 * dayMs))
+    expect(goneForMs(noticed(state, went(100 * dayMs)), start + 100 * dayMs + 71 * hourMs, hourMs)).toBe(0)
+  })
+
+  it('says how long absences last before somebody is gone, of the one in the middle', () => {
+    const away = (hours: number): PresenceState => stateOf([came(0), went(dayMs), came(dayMs + hours * hourMs)])
+    expect(typicalGraceOf([], hourMs)).toBe(hourMs)
+    expect(typicalGraceOf([stateOf([came(0)]), away(5), away(10)], hourMs)).toBe(10 * hourMs)
+  })
+
   it('gives each provider a rate by its own record, within bounds', () => {
     const restless = stateOf(
-      Array.from({ length: 9 }, (_, i) => [went(i * 3 * dayMs), came((i * 3 + 2) * dayMs)]).flat()
+      Array.from({ length: 9 }, (_, i) => [went(i * 5 * dayMs), came((i * 5 + 4) * dayMs)]).flat()
     )
     const { rate, rateOf } = churnOf(
       new Map<string, PresenceState>([...Array(12).keys()].map((i) => [`p${i}`, stable])).set('r', restless),

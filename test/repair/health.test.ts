@@ -119,6 +119,20 @@ describe('health of a segment', () => {
     expect(drawn(classify(segment, segment.factsOf), 4)).toBe('XHHH|HHHH')
   })
 
+  it.each([
+    ['HHHHHHHH|GOOOHHHH', 'abcdefghijklmnop', 4, ''], // 7 when they are back, and 4 can be read meanwhile
+    ['HHHHHHHH|GOOOOHHH', 'abcdefghijklmnop', 3, '8'], // too few can be read
+    ['HHHHHHHH|GGGOHHHH', 'abcdefghijklmnop', 4, '8 9 10'], // 5 when it is back
+    ['HHHHHHHH|GGGCHHHH', 'abcdefghijklmnop', 4, '8 9 10'], // who does not prove a shard may not have it
+    ['HHHHHHHH|GCCCHHHH', 'abcdefghijklmnop', 4, '8']
+  ])('at a threshold of 5 %s counts on whoever is offline: margin %i, to rebuild [%s]', (shards, domains, ...row) => {
+    const [margin, rebuild] = row
+    const segment = scene(shards, domains)
+    const condition = classify(segment, segment.factsOf)
+    expect(condition.margin).toBe(margin)
+    expect(treatmentOf(segment, condition, { ...patience, threshold: 5 }).rebuild).toEqual(indices(rebuild))
+  })
+
   it('does not wait for one that has been gone for long', () => {
     const segment = scene('HHHH|HGHH')
     const condition = classify(segment, segment.factsOf)

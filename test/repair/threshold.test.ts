@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { dayMs, hourMs } from '../../src/base/limits.ts'
-import { lossPerYear, repairThreshold, secondsToLoss } from '../../src/repair/threshold.ts'
+import { lossPerYear, readableFloor, repairThreshold, secondsToLoss } from '../../src/repair/threshold.ts'
 import { seededRandom } from '../../src/sim/seeded-random.ts'
 
 const codes = fc.record({ k: fc.integer({ min: 1, max: 30 }), m: fc.integer({ min: 1, max: 50 }) })
@@ -20,6 +20,10 @@ describe('the threshold of repair', () => {
   ])('of %s where providers leave in %i days and a repair takes %i hours is %i', (code, days, hours, threshold) => {
     const [k, m] = code.split('+').map(Number) as [number, number]
     expect(repairThreshold({ k, m }, 1 / (days * dayMs), hours * hourMs)).toBe(threshold)
+  })
+
+  it('counts whoever is offline down to half of it, and not below three', () => {
+    expect([1, 2, 3, 4, 5, 7, 8, 20].map(readableFloor)).toEqual([1, 2, 3, 3, 3, 3, 4, 10])
   })
 
   it('is within its bounds, and does not fall when providers leave more often or repairs take longer', () => {

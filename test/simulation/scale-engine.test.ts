@@ -18,6 +18,7 @@ import { type EventKind, type Timeline, TimelineBuilder } from '../../src/sim/sc
 import { seededRandom } from '../../src/sim/seeded-random.ts'
 
 const small: ScaleParameters = { ...scaleDefaults, segments: 40, warmupMs: 5 * dayMs, sweepMs: hourMs, reads: 200 }
+const ownShards = ours().code.k + ours().code.m
 const timelineFor = (name: string, providers = 60, days = 20): Timeline =>
   timelineOf(churnModelOf(name), { seed: 1, providers, durationMs: days * dayMs })
 
@@ -62,11 +63,11 @@ describe('a run', () => {
     const result = simulateScale(scripted(40, 30, []), ours(), small)
     expect(result.repair).toMatchObject({ jobs: 0, shards: 0, readBytes: 0, waiting: 0 })
     expect(result.reads.done).toBe(result.reads.count)
-    expect(result.shards.placed).toBe(small.segments * 20)
+    expect(result.shards.placed).toBe(small.segments * ownShards)
   })
 
   it('waits for one that comes back within its grace, and not for one that stays away', () => {
-    const policy = ours({ threshold: 9, graceMs: hourMs })
+    const policy = ours({ threshold: ours().code.m - 1, graceMs: hourMs })
     const back = simulateScale(
       scripted(40, 30, [
         [10, 3, 'off'],
@@ -78,7 +79,7 @@ describe('a run', () => {
     expect(back.repair.jobs).toBe(0)
     const away = simulateScale(scripted(40, 30, [[10, 3, 'off']]), policy, small)
     expect(away.repair.jobs).toBeGreaterThan(10)
-    // Each reads 10 shards and writes one.
+    // Each reads `k` shards and writes one.
     expect(away.repair.readBytes).toBe(away.repair.jobs * scaleDefaults.segmentBytes)
     expect(away.repair.shards).toBe(away.repair.jobs)
   })
@@ -94,9 +95,23 @@ describe('a run', () => {
   it('finds an empty disk by audits, and repairs what was on it at once', () => {
     const result = simulateScale(scripted(40, 30, [[10, 3, 'wiped']]), ours({ threshold: 5 }), small)
     expect(result.repair.jobs).toBeGreaterThan(10)
-    expect(result.shards).toMatchObject({ placed: small.segments * 20, missing: 0, unnoticed: 0 })
+    expect(result.shards).toMatchObject({ placed: small.segments * ownShards, missing: 0, unnoticed: 0 })
     const patient = ours({ threshold: 5, isMissingUrgent: false, patienceMs: 100 * dayMs })
     expect(simulateScale(scripted(40, 30, [[10, 3, 'wiped']]), patient, small).repair.jobs).toBe(0)
+  })
+
+  it.each(['off', 'leaves'] as const)('counts on no new copy of who is gone before it has one (%s)', (kind) => {
+    const policy = ours({ code: { k: 1, m: 3 }, threshold: 3, graceMs: hourMs })
+    const wasted = (day: number): number => {
+      const others = Array.from({ length: 12 }, (_, i) => i + 5).map((i): [number, number, EventKind] => [day, i, kind])
+      const timeline = scripted(40, 35, [[10, 3, 'leaves'], ...others])
+      const { repair, shards } = simulateScale(timeline, policy, { ...small, segments: 200 })
+      expect(Object.values(shards).reduce((sum, count) => sum + count, 0)).toBe(200 * 4)
+      return repair.wasted
+    }
+    // A repair takes the lines for two days, ten at a time; two weeks later all are done.
+    expect(wasted(11)).toBeGreaterThan(0)
+    expect(wasted(30)).toBe(0)
   })
 
   it('loses what has fewer than k disks left, and nothing else', () => {
@@ -115,7 +130,7 @@ describe('a run', () => {
       [10, 0, 'leaves'],
       [11, 1, 'leaves']
     ]
-    const policy = ours({ threshold: 9 })
+    const policy = ours({ code: { k: 10, m: 10 }, threshold: 9 })
     const { histograms } = simulateScale(scripted(40, 35, events), policy, { ...small, segments: 200 })
     const at = (day: number): number[] => histograms.find(({ atDays }) => atDays + 5 > day)!.byReadable
     expect(at(11)[18]).toBeGreaterThan(20)
@@ -190,6 +205,7 @@ describe('decisions are those of the real code', () => {
         const view = {
           margin: count('healthy') - k,
           held: count('healthy') + count('offline'),
+          waiting: count('offline'),
           gone: gone.length,
           missing: count('missing'),
           goneForMs: Math.max(0, ...gone)

@@ -100,12 +100,12 @@ describe('policies', () => {
     expect(storedOf.tahoe).toBeCloseTo(10 / 3)
     expect(storedOf.walrus).toBe(4.5)
     expect(storedOf.swarm).toBeCloseTo(4.785, 3)
-    expect(storedPerByteOf(ours())).toBe(2)
+    expect(storedPerByteOf(ours({ code: { k: 10, m: 10 } }))).toBe(2)
   })
 
   it('read k shards for a repair, and in two dimensions as much as is lost', () => {
     const of = (name: string) => alternatives.find((policy) => policy.name === name)!
-    expect(bytesReadFor(ours(), 3, 100)).toBe(1000)
+    expect(bytesReadFor(ours({ code: { k: 10, m: 10 } }), 3, 100)).toBe(1000)
     expect(bytesReadFor(of('replication-3'), 1, 100)).toBe(100)
     expect(bytesReadFor(of('storj'), 45, 100)).toBe(2900)
     expect(bytesReadFor(of('walrus'), 2, 100)).toBe(200)
@@ -150,7 +150,12 @@ describe('what is as good, and cheaper', () => {
   })
 
   it('has a bound that no code goes below, however long, and that long ones come near', () => {
-    const cost = (k: number, n: number, r: number, lost: number): number => (n / k) * (1 + (lost * (k + r)) / r)
+    // Shards go one by one, each at the rate `lost` of a month, until `r` have gone.
+    const cost = (k: number, n: number, r: number, lost: number): number => {
+      let months = 0
+      for (let left = n; left > n - r; left--) months += 1 / (left * lost)
+      return n / k + (k + r) / k / months
+    }
     fc.assert(
       fc.property(
         fc.double({ min: 1e-4, max: 2, noNaN: true }),
@@ -158,11 +163,13 @@ describe('what is as good, and cheaper', () => {
         fc.integer({ min: 1, max: 200 }),
         fc.double({ min: 0, max: 1, noNaN: true }),
         (lost, k, m, share) => {
-          expect(cost(k, k + m, Math.max(1, share * m), lost)).toBeGreaterThanOrEqual(leastCost(lost) * (1 - 1e-12))
+          const rebuilt = Math.max(1, Math.floor(share * m))
+          expect(cost(k, k + m, rebuilt, lost)).toBeGreaterThanOrEqual(leastCost(lost) * (1 - 1e-12))
         }
       )
     )
-    expect(cost(1000, 1378, 378, 1 / 6)).toBeCloseTo(leastCost(1 / 6), 3)
+    expect(cost(10_000, 13_956, 3956, 1 / 6)).toBeCloseTo(leastCost(1 / 6), 3)
+    expect(leastCost(0)).toBe(1)
   })
 
   it('ours is compared only where it is no worse', () => {

@@ -52,6 +52,9 @@ export function matchesOf(own: readonly Verdict[], alternatives: readonly Verdic
   })
 }
 
+/** In the label of its row. */
+export const bestMark = '(the best)'
+
 /** The alternative to beat: the cheapest of those that none outdoes in both loss and reads for less. */
 export function bestOf(verdicts: readonly Verdict[]): Verdict | undefined {
   const least = Math.min(...verdicts.map(({ lost }) => lost.measured))
@@ -61,35 +64,43 @@ export function bestOf(verdicts: readonly Verdict[]): Verdict | undefined {
 }
 
 /**
- * What no code can cost less than, if rebuilding `r` of a segment's shards reads `k` others: stored, and moved in a month in
- * which a share `lost` of all disks goes. With `e = n / k` that is `e (1 + lost (k + r) / r)`; a code that is long enough
- * may let nearly all of its parity go before it repairs, `r -> (e - 1) k`; and `e + lost e^2 / (e - 1)` is least at
- * `e = 1 + sqrt(lost / (1 + lost))`. Codes that repair from less than `k` (regenerating ones) are another matter.
+ * What no MDS code can cost less than, whoever repairs it when, if a repair reads `k` shards: stored (all of the `n / k`
+ * that was bought), and moved in a month in which a share `lost` of all disks goes.
+ *
+ * A segment of `n` shards loses its first `r` in `ln(n / (n - r)) / lost` months, for what is lost already is not lost
+ * again, and `k + r` shards are moved then. That is least for the largest `r`, which leaves `k` (a code that is long enough
+ * comes near it): with `e = n / k` it costs `e + lost e / ln e`. Its least is where `(ln e)^2 = lost (1 - ln e)`.
+ *
+ * That `k` is read for one shard is what regenerating codes do away with (Dimakis et al., Network Coding for Distributed
+ * Storage Systems, 2010; Walrus is of their kind). That churn times stored bytes sets the traffic, whatever the policy, is
+ * Blake and Rodrigues, High Availability, Scalable Storage, Dynamic Peer Networks: Pick Two (HotOS 2003); that a code needs
+ * less than copies for the same loss, Weatherspoon and Kubiatowicz, Erasure Coding vs. Replication (IPTPS 2002).
  */
-export const leastCost = (lost: number): number => 1 + 2 * lost + 2 * Math.sqrt(lost * (1 + lost))
+export function leastCost(lost: number): number {
+  if (lost <= 0) return 1
+  const logStored = (Math.sqrt(lost * lost + 4 * lost) - lost) / 2
+  return Math.exp(logStored) * (1 + lost / logStored)
+}
 
 const codes: ReadonlyArray<readonly [number, number]> = [
   [10, 10],
+  [14, 12],
   [14, 6],
-  [20, 10],
-  [20, 20],
-  [30, 18],
-  [40, 40],
-  [60, 36],
-  [20, 60]
+  [40, 30],
+  [80, 34],
+  [20, 60],
+  [10, 60]
 ]
-const patient = { isMissingUrgent: false, patienceMs: 60 * dayMs }
+const patient = { isMissingUrgent: false, patienceMs: 180 * dayMs }
 
-/** Each code as it is repaired now; with what is missing no more urgent than what is gone; and with less margin. */
+/**
+ * Each code as it is repaired now; with what is missing no more urgent than what is gone, which the product does not do;
+ * and with less margin.
+ */
 export function choiceGrid(): OurChoice[] {
   return codes.flatMap(([k, m]) => {
     const code = { k, m }
-    const rules: Array<Partial<OurChoice>> = [
-      {},
-      patient,
-      { ...patient, threshold: Math.ceil(m / 4) },
-      { ...patient, threshold: Math.ceil(m / 4), graceMs: 12 * hourMs }
-    ]
+    const rules: Array<Partial<OurChoice>> = [{}, patient, { ...patient, threshold: Math.ceil(m / 5) }]
     return rules.map((rule) => ({ ...ourDefaults, ...rule, code }))
   })
 }

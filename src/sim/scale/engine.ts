@@ -17,7 +17,7 @@
 import { HoldfastError } from '../../base/errors.ts'
 import { dayMs, hourMs, minuteMs, secondMs } from '../../base/limits.ts'
 import { type PlacementRequest, place } from '../../placement/place.ts'
-import { churnOf, graceOf } from '../../repair/churn.ts'
+import { churnOf, typicalGraceOf } from '../../repair/churn.ts'
 import { repairThreshold } from '../../repair/threshold.ts'
 import { type SeededRandom, seededRandom } from '../seeded-random.ts'
 import { EventHeap } from './event-heap.ts'
@@ -27,7 +27,6 @@ import { indexOf, Providers } from './providers.ts'
 import { type ReadOutcome, read, type Source } from './reads.ts'
 import type { ScaleResult } from './result.ts'
 import { holders, Segments, segmentStates } from './segments.ts'
-import { quantile } from './statistics.ts'
 import { kindCodes, kindOf, providerOf, secondOf, type Timeline } from './timeline.ts'
 
 export interface ScaleParameters {
@@ -95,6 +94,8 @@ interface Job {
   slots: number[]
   targets: number[]
   targetsJoinedAt: number[]
+  /** When each has what it is to have: who goes away later has it on its disk. */
+  writtenAt: number[]
   dueAt: number
   startedAt: number
 }
@@ -137,6 +138,7 @@ class Engine {
     held: 0,
     gone: 0,
     missing: 0,
+    waiting: 0,
     goneForMs: 0,
     readable: 0
   }
@@ -425,6 +427,7 @@ class Engine {
       else view.missing++
     }
     view.margin = view.readable - this.#policy.code.k
+    view.waiting = view.held - view.readable
     if (view.gone === 0) this.#segments.goneSince[segment] = 0
     if (view.gone + view.missing === 0) this.#segments.isAiling[segment] = 0
     const since = this.#segments.goneSince[segment]!
@@ -464,6 +467,7 @@ class Engine {
       slots: [],
       targets: [],
       targetsJoinedAt: [],
+      writtenAt: [],
       dueAt: this.#dueAt[segment]!,
       startedAt: this.#now
     }
@@ -532,7 +536,7 @@ class Engine {
    * @param sources those whose lines are free first come first
    * @returns when the last of the lines it takes is done with it
    */
-  #takeLines(sources: readonly number[], { slots, targets }: Job): number {
+  #takeLines(sources: readonly number[], { slots, targets, writtenAt }: Job): number {
     const { k } = this.#policy.code
     const { sendsUntil, takesUntil } = this.#providers
     const perMs = this.#parameters.repairBytesPerSecond / secondMs
@@ -544,7 +548,11 @@ class Engine {
       endsAt = Math.max(endsAt, until[provider]!)
     }
     for (const source of sources.slice(0, k)) take(sendsUntil, source, readBytes / k)
-    for (const target of targets) take(takesUntil, target, this.#shardBytes)
+    const readAt = endsAt
+    for (const target of targets) {
+      take(takesUntil, target, this.#shardBytes)
+      writtenAt.push(Math.max(readAt, takesUntil[target]!))
+    }
     const writtenBytes = slots.length * this.#shardBytes
     this.#result.repair.readBytes += readBytes
     this.#result.repair.writtenBytes += writtenBytes
@@ -562,15 +570,18 @@ class Engine {
     this.#segments.state[segment] = segmentStates.idle
     // Theory's repair makes the segment whole, whatever was lost meanwhile.
     if (this.#parameters.exponentialRepairMs !== undefined) this.#choose(job)
-    for (const [i, slot] of job.slots.entries()) this.#rebuilt(slot, job.targets[i]!, job.targetsJoinedAt[i]!)
+    for (const i of job.slots.keys()) this.#rebuilt(job, i)
     // Not the time in the queue: a threshold that rises because repairs wait makes more of them wait.
     this.#repairMeanMs += (this.#now - job.startedAt - this.#repairMeanMs) / 100
     this.#result.repair.meanMs += this.#now - job.dueAt // a sum until the end
     this.#consider(segment)
   }
 
-  #rebuilt(slot: number, target: number, joinedAt: number): void {
-    const isThere = this.#providers.isOn[target] === 1 && this.#providers.joinedAt[target] === joinedAt
+  #rebuilt({ slots, targets, targetsJoinedAt, writtenAt }: Job, i: number): void {
+    const [slot, target] = [slots[i]!, targets[i]!]
+    const { isOn, joinedAt } = this.#providers
+    const hasIt = isOn[target] === 1 || this.#providers.wentOffAt(target) >= (writtenAt[i] ?? this.#now)
+    const isThere = hasIt && joinedAt[target] === targetsJoinedAt[i]
     if (!isThere || !this.#isWanted(slot)) {
       this.#result.repair.wasted++
       return
@@ -593,11 +604,7 @@ class Engine {
   #medianGraceMs(): number {
     const { graceMs, graceSpan } = this.#policy
     if (graceSpan <= 1) return graceMs
-    const graces = [...this.#providers.watched.values()].map((state) => graceOf(state, graceMs))
-    return quantile(
-      graces.sort((a, b) => a - b),
-      0.5
-    )
+    return typicalGraceOf(this.#providers.watched.values(), graceMs)
   }
 
   // What is measured.
@@ -608,12 +615,11 @@ class Engine {
   }
 
   #read(): void {
-    const { segments, readMsMax } = this.#parameters
     const { reads } = this.#result
-    const segment = this.#readRandom.int(segments)
     reads.count++
-    if (this.#segments.state[segment] === segmentStates.lost) {
-      reads.lost++
+    const segment = this.#drawn()
+    if (typeof segment === 'string') {
+      reads[segment]++
       return
     }
     const { ms, isFirstTry } = this.#readOnce(segment)
@@ -622,9 +628,28 @@ class Engine {
       return
     }
     reads.done++
-    if (ms <= readMsMax) reads.withinBound++
+    if (ms <= this.#parameters.readMsMax) reads.withinBound++
     if (isFirstTry) reads.firstTry++
     this.#latencies.push(ms)
+  }
+
+  /**
+   * A segment of the object that is read, or why there is none. Where an object is many segments enough of them have to be
+   * there in this very moment: each is placed by itself, but what takes many providers takes a share of every object.
+   */
+  #drawn(): number | 'lost' | 'unavailable' {
+    const { state, count } = this.#segments
+    const { composite, code } = this.#policy
+    const { chunks, parities } = composite ?? { chunks: 1, parities: 0 }
+    let [lost, away, found] = [0, 0, 0]
+    for (let i = 0; i < chunks + parities; i++) {
+      const segment = this.#readRandom.int(count)
+      if (state[segment] === segmentStates.lost) lost++
+      else if (composite !== undefined && this.#sourcesOf(segment).length < code.k) away++
+      else found = segment
+    }
+    if (lost > parities) return 'lost'
+    return lost + away > parities ? 'unavailable' : found
   }
 
   #readOnce(segment: number): ReadOutcome {

@@ -3,7 +3,11 @@
  * run on the same engine with the same placement, so that what differs is the code, and when it is repaired.
  */
 import { dayMs, hourMs } from '../../base/limits.ts'
-import type { CodeShape } from '../../placement/place.ts'
+import { type CodeShape, codeFor } from '../../placement/place.ts'
+import { defaultPatienceMs } from '../../repair/candidates.ts'
+import { graceSpan } from '../../repair/churn.ts'
+import { defaultGraceMs } from '../../repair/presence.ts'
+import { readableFloor } from '../../repair/threshold.ts'
 
 /** What is known of one segment when it is looked at. */
 export interface SegmentView {
@@ -11,6 +15,8 @@ export interface SegmentView {
   margin: number
   /** Not known to be gone or lost: readable, and offline within grace. */
   held: number
+  /** Offline within grace, minus what is readable: `margin + waiting` is the margin when all of these come back. */
+  waiting: number
   /** Their providers are absent beyond grace. */
   gone: number
   /** An audit has found that they are not there. */
@@ -56,7 +62,11 @@ export function isDue(rule: RepairRule, view: SegmentView, threshold: number): b
   if (view.gone + view.missing === 0) return false
   if (rule.kind !== 'margin') return view.held <= rule.atMost
   if (rule.isMissingUrgent && view.missing > 0) return true
-  return view.margin <= threshold || (view.gone > 0 && view.goneForMs >= rule.patienceMs)
+  return (
+    view.margin + view.waiting <= threshold ||
+    view.margin <= readableFloor(threshold) ||
+    (view.gone > 0 && view.goneForMs >= rule.patienceMs)
+  )
 }
 
 export const bytesReadFor = ({ code, readShards }: Policy, lost: number, shardBytes: number): number =>
@@ -85,12 +95,15 @@ export interface OurChoice {
   isMissingUrgent: boolean
 }
 
-/** As the product has it: `src/repair`, G = 1 h, patience 24 G. */
+/** Independent domains: as many as any code asks for. */
+const largeNetwork = 1000
+
+/** As the product has it: `src/repair`, and `codeFor` of a large network. */
 export const ourDefaults: OurChoice = {
-  code: { k: 10, m: 10 },
-  graceMs: hourMs,
-  graceSpan: 24,
-  patienceMs: dayMs,
+  code: codeFor(largeNetwork, 'STANDARD')!,
+  graceMs: defaultGraceMs,
+  graceSpan,
+  patienceMs: defaultPatienceMs,
   isMissingUrgent: true
 }
 
@@ -168,6 +181,6 @@ export const alternatives: readonly Policy[] = [
     composite: { name: 'swarm', chunks: 107, parities: 21 },
     storedPerByte: (4 * 128) / 107,
     source:
-      'Modelled: a chunk is 4 copies that pull-syncing replaces after an hour; an object is 128 of them (level strong: 21 parities), taken for independent. Nothing rebuilds a chunk from parities before somebody uploads again.'
+      'Modelled: a chunk is 4 copies that pull-syncing replaces after an hour; an object is 128 of them (level strong: 21 parities), each placed by itself. Nothing rebuilds a chunk from parities before somebody uploads again.'
   }
 ]

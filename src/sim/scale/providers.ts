@@ -91,6 +91,11 @@ export class Providers {
     this.absentSince[provider] = now + this.#noticeMs
   }
 
+  /** Of one who is not there. */
+  wentOffAt(provider: number): number {
+    return this.absentSince[provider]! - this.#noticeMs
+  }
+
   cameOn(provider: number, now: number): void {
     this.#settleAvailability(provider, now)
     const since = this.absentSince[provider]!
@@ -108,6 +113,7 @@ export class Providers {
   /** For good, which nobody can tell from an absence. */
   left(provider: number, now: number): void {
     if (this.isOn[provider] === 1) this.wentOff(provider, now)
+    this.joinedAt[provider] = Number.NaN // whoever was to get something here finds nobody of that time
   }
 
   /** Somebody of whom nothing is known. */

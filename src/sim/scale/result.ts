@@ -10,6 +10,7 @@ export interface ScaleResult {
   standsFor: number
   /** Segments lost for good, by day. */
   lostByDay: number[]
+  /** Of objects. */
   reads: {
     count: number
     /** That ended with `k` answers. */
