@@ -2,12 +2,14 @@
 import { parseArgs } from 'node:util'
 import { type Bug, type BugName, bugNames, bugs, isBugName } from './bugs.ts'
 import { FailedRun, runSeed } from './run.ts'
+import { isRunSize, type RunSize } from './world.ts'
 
-const usage = `usage: node src/sim/main.ts [--from N] [--seeds N] [--audits] [--bug NAME] [--trace] [--json]
+const usage = `usage: node src/sim/main.ts [--from N] [--seeds N] [--size SIZE] [--audits] [--bug NAME] [--trace] [--json]
 
 Runs the simulator with each seed in turn and prints those that fail.
   --from N           first seed (default 1)
   --seeds N          how many (default 100)
+  --size SIZE        short or full, whatever the seed draws; two of three are short
   --audits           audit in every run; otherwise in one of eight, as they more than double its cost
   --bug NAME         plant a bug, in the settings in which it shows soonest; the runs have to fail:
 ${bugNames.map((name) => `                       ${name.padEnd(20)} ${bugs[name].what}`).join('\n')}
@@ -19,6 +21,7 @@ exit status: 0 all seeds passed; 1 some failed; 2 wrong usage`
 interface Settings {
   from: number
   seeds: number
+  size: RunSize | undefined
   isAuditing: boolean
   bug: BugName | undefined
   trace: boolean
@@ -34,6 +37,7 @@ function parse(): Settings | undefined {
     options: {
       from: { type: 'string', default: '1' },
       seeds: { type: 'string', default: '100' },
+      size: { type: 'string' },
       audits: { type: 'boolean', default: false },
       bug: { type: 'string' },
       trace: { type: 'boolean', default: false },
@@ -42,12 +46,13 @@ function parse(): Settings | undefined {
     }
   })
   if (values.help) return undefined
-  const { from, seeds, bug, audits: isAuditing, trace, json } = values
+  const { from, seeds, size, bug, audits: isAuditing, trace, json } = values
   if (bug !== undefined && !isBugName(bug)) throw new TypeError(`no such bug: ${bug}`)
-  return { from: count(from), seeds: count(seeds), bug, isAuditing, trace, json }
+  if (size !== undefined && !isRunSize(size)) throw new TypeError(`no such size: ${size}`)
+  return { from: count(from), seeds: count(seeds), size, bug, isAuditing, trace, json }
 }
 
-async function main({ from, seeds, bug, isAuditing, trace, json }: Settings): Promise<number> {
+async function main({ from, seeds, size, bug, isAuditing, trace, json }: Settings): Promise<number> {
   const { machines, scenario }: Bug['setting'] = bug === undefined ? {} : bugs[bug].setting
   const failed: number[] = []
   const totals: Record<string, number> = {}
@@ -56,6 +61,7 @@ async function main({ from, seeds, bug, isAuditing, trace, json }: Settings): Pr
     const onLine = trace ? (line: string): void => console.log(line) : undefined
     try {
       const result = await runSeed(seed, {
+        size,
         bug,
         onLine,
         machines,
