@@ -1,5 +1,6 @@
 /** Many seeds in a row: `node src/sim/main.ts --seeds 1000 --from 1`. */
 import { parseArgs } from 'node:util'
+import { systemRandom } from '../base/system.ts'
 import { type Bug, type BugName, bugNames, bugs, isBugName } from './bugs.ts'
 import { FailedRun, runSeed } from './run.ts'
 import { isRunSize, type RunSize } from './world.ts'
@@ -7,9 +8,9 @@ import { isRunSize, type RunSize } from './world.ts'
 const usage = `usage: node src/sim/main.ts [--from N] [--seeds N] [--size SIZE] [--audits] [--bug NAME] [--trace] [--json]
 
 Runs the simulator with each seed in turn and prints those that fail.
-  --from N           first seed (default 1)
+  --from N           first seed (default 1), or \`random\`: one that is drawn, and printed
   --seeds N          how many (default 100)
-  --size SIZE        short or full, whatever the seed draws; two of three are short
+  --size SIZE        short or full, whatever the seed draws; three of four are short
   --audits           audit in every run; otherwise in one of eight, as they more than double its cost
   --bug NAME         plant a bug, in the settings in which it shows soonest; the runs have to fail:
 ${bugNames.map((name) => `                       ${name.padEnd(20)} ${bugs[name].what}`).join('\n')}
@@ -17,6 +18,10 @@ ${bugNames.map((name) => `                       ${name.padEnd(20)} ${bugs[name]
   --json             one JSON object a seed on stdout
 
 exit status: 0 all seeds passed; 1 some failed; 2 wrong usage`
+
+/** Drawn first seeds: far from those that tests have, and of nine digits with all that follow. */
+const randomFromMin = 1_000_000
+const randomFromMax = 900_000_000
 
 interface Settings {
   from: number
@@ -33,6 +38,8 @@ function parse(): Settings | undefined {
     if (!/^\d{1,9}$/.test(text)) throw new TypeError(`not a number: ${text}`)
     return Number(text)
   }
+  const first = (text: string): number =>
+    text === 'random' ? randomFromMin + systemRandom.int(randomFromMax - randomFromMin) : count(text)
   const { values } = parseArgs({
     options: {
       from: { type: 'string', default: '1' },
@@ -49,11 +56,12 @@ function parse(): Settings | undefined {
   const { from, seeds, size, bug, audits: isAuditing, trace, json } = values
   if (bug !== undefined && !isBugName(bug)) throw new TypeError(`no such bug: ${bug}`)
   if (size !== undefined && !isRunSize(size)) throw new TypeError(`no such size: ${size}`)
-  return { from: count(from), seeds: count(seeds), size, bug, isAuditing, trace, json }
+  return { from: first(from), seeds: count(seeds), size, bug, isAuditing, trace, json }
 }
 
 async function main({ from, seeds, size, bug, isAuditing, trace, json }: Settings): Promise<number> {
   const { machines, scenario }: Bug['setting'] = bug === undefined ? {} : bugs[bug].setting
+  console.error(`seeds ${from} to ${from + seeds - 1}`)
   const failed: number[] = []
   const totals: Record<string, number> = {}
   const startedAt = performance.now()

@@ -42,7 +42,7 @@ export interface WorldInit {
   onLine?: ((line: string) => void) | undefined
 }
 
-/** `short` costs half as much: fewer machines and clients, shorter faults, no months. Most seeds are. */
+/** `short` costs a third as much: fewer machines and clients, shorter faults, no months. Most seeds are. */
 export type RunSize = 'short' | 'full'
 
 export const isRunSize = (text: string): text is RunSize => text === 'short' || text === 'full'
@@ -77,8 +77,8 @@ const codes: ReadonlyArray<Code | undefined> = [
   { k: 8, m: 4 }
 ]
 
-/** What takes many machines, long absences or months is left to one seed of three. */
-const shortShare = 2 / 3
+/** What takes many machines, long absences or months is left to one seed of four. */
+const shortShare = 3 / 4
 const fullMachines = 100
 const operatorPrefix = 'operator-'
 /** Until everything has come right after the last fault. Providers that were away for long are asked again late. */
@@ -370,9 +370,24 @@ export class World {
       if (machine.files.hasRefusals && machine.disk.cids().some((cid) => machine.refuses(cid)))
         return `${machine.peerId} still has what it refuses`
     }
+    const refused = this.#countedOnThoughRefused()
+    if (refused !== undefined) return refused
     const { contained, ownOutage } = this.gateway?.auditor.status() ?? { contained: 0, ownOutage: false }
     if (ownOutage) return 'the auditor takes itself to be cut off'
     if (contained > 0) return `${contained} challenges wait to be put again`
+    return undefined
+  }
+
+  /** A refusal that the gateway has not heard of: who could not tell a gateway that was away tries again in minutes. */
+  #countedOnThoughRefused(): string | undefined {
+    for (const { id, shards } of this.truth.segments.values()) {
+      if (this.truth.doubtful.has(id)) continue
+      for (const { provider, cid } of shards) {
+        const machine = this.machines.get(provider ?? '')
+        if (machine?.files.hasRefusals === true && machine.refuses(cid))
+          return `segment ${id} counts on ${machine.peerId} for what it refuses`
+      }
+    }
     return undefined
   }
 
