@@ -29,23 +29,27 @@ export async function checkFixedSeeds(from: number, count: number): Promise<void
   for (const what of ['run with audits', 'short run', 'full run']) expect(totals[what] ?? 0, what).toBeGreaterThan(3)
 }
 
-/** The first of the seeds that nobody chose; `HOLDFAST_SEED` has a run again. */
-export function drawFirstSeed(environment: NodeJS.ProcessEnv): number {
-  const given = environment.HOLDFAST_SEED
+/** Seeds that nobody chose, or those of an earlier run, which `HOLDFAST_SEED` names by the first of both files'. */
+export function drawSeeds(environment: NodeJS.ProcessEnv, file: 1 | 2): { named: number; from: number } {
+  const named = firstSeed(environment.HOLDFAST_SEED)
+  return { named, from: named + (file - 1) * randomSeeds }
+}
+
+function firstSeed(given: string | undefined): number {
   if (given === undefined || given === '') return randomInt(1_000_000, 900_000_000)
   if (!/^\d{1,9}$/.test(given)) throw new TypeError(`HOLDFAST_SEED is to be a number of up to 9 digits, not ${given}`)
   return Number(given)
 }
 
 /** Seeds that nobody chose: what one of them finds is new, and has to be kept. */
-export async function checkRandomSeeds(from: number): Promise<void> {
-  console.log(`random seeds ${from} to ${from + randomSeeds - 1}; HOLDFAST_SEED=${from} has them again`)
+export async function checkRandomSeeds({ named, from }: { named: number; from: number }): Promise<void> {
+  console.log(`seeds ${from} to ${from + randomSeeds - 1}; HOLDFAST_SEED=${named} has them again`)
   try {
     await checkSeeds(from, randomSeeds)
   } catch (error) {
     if (!(error instanceof FailedRun)) throw error
     const entry = JSON.stringify({ seed: error.seed, showed: 'what turned out to be wrong' })
-    throw new Error(`${error.message}\nonce it is mended, this goes to fixtures/seeds/found.json: ${entry}`, {
+    throw new Error(`${error.message}\nonce it is understood, this goes to fixtures/seeds/found.json: ${entry}`, {
       cause: error
     })
   }
