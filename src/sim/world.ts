@@ -42,7 +42,7 @@ export interface WorldInit {
   onLine?: ((line: string) => void) | undefined
 }
 
-/** `short` costs a third as much: fewer machines and clients, shorter faults, no months. Most seeds are. */
+/** `short` costs less than half as much: fewer machines and clients, shorter faults, no months. Most seeds are. */
 export type RunSize = 'short' | 'full'
 
 export const isRunSize = (text: string): text is RunSize => text === 'short' || text === 'full'
