@@ -13,6 +13,8 @@ import type { Timeline } from './virtual-clock.ts'
 
 /** Shards of a segment that was coded and is not committed yet, as far as anybody can tell. */
 interface CodedGroup {
+  /** CIDs of its shards, in order. */
+  key: string
   code: Code
   isCommitted: boolean
   /** Machines that lost or never stored a shard of it, though they said yes or may have. */
@@ -38,7 +40,8 @@ export class GroundTruth implements LossBudget, AuditWitness {
   readonly #timeline: Timeline
   readonly #machines: ReadonlyMap<string, Machine>
   readonly #segmentsByCid = new Map<string, Set<number>>()
-  readonly #groups = new Map<string, CodedGroup>()
+  /** By shard: those that have it; segments that are not full share the empty one. */
+  readonly #groups = new Map<string, CodedGroup[]>()
   /** Blocks that a fault destroyed, or lets a machine lie about: `peer cid` to how. */
   readonly #lost = new Map<string, Loss>()
   /** When such a block became good again. */
@@ -100,10 +103,13 @@ export class GroundTruth implements LossBudget, AuditWitness {
 
   /** A segment was coded: from now on providers will be asked to store it. */
   coded(code: Code, cids: readonly CID[]): void {
-    const group: CodedGroup = { code, isCommitted: false, lostBy: new Set() }
-    // Equal contents have equal shards: the faults that one upload may suffer are those that both may.
-    for (const cid of cids)
-      if (this.#groups.get(cid.toString())?.isCommitted !== false) this.#groups.set(cid.toString(), group)
+    const group: CodedGroup = { key: cids.join(), code, isCommitted: false, lostBy: new Set() }
+    for (const key of new Set(cids.map(String))) {
+      const others = (this.#groups.get(key) ?? []).filter(({ isCommitted }) => !isCommitted)
+      // Equal contents have equal shards: the faults that one upload may suffer are those that both may.
+      if (others.some((other) => other.key === group.key)) return
+      this.#groups.set(key, [...others, group])
+    }
   }
 
   stored(peerId: string, cid: CID): void {
@@ -133,13 +139,14 @@ export class GroundTruth implements LossBudget, AuditWitness {
     if (segment !== undefined) {
       this.segments.set(id, segment)
       if (before !== undefined) return // its CIDs never change
+      const all = segment.shards.map(({ cid }) => cid).join()
       for (const { cid } of segment.shards) {
         const key = cid.toString()
         const ids = this.#segmentsByCid.get(key)
         if (ids === undefined) this.#segmentsByCid.set(key, new Set([id]))
         else ids.add(id)
-        const group = this.#groups.get(key)
-        if (group !== undefined) group.isCommitted = true
+        // Not of another segment that has the empty shard too, and is still on its way. Copies have one CID.
+        for (const group of this.#groups.get(key) ?? []) group.isCommitted ||= group.key === all || group.key === key
       }
       return
     }
@@ -182,9 +189,11 @@ export class GroundTruth implements LossBudget, AuditWitness {
       this.#lost.set(at(peerId, cid), loss)
       this.#failed.add(peerId)
     } // whether it is refused, the machine knows, and saying no breaks no word
-    const group = this.#groups.get(key) ?? { code: { k: 1, m: 2 }, isCommitted: false, lostBy: new Set() }
-    this.#groups.set(key, group)
-    group.lostBy.add(peerId)
+    // A block above the segments is kept as copies, and is not coded.
+    const copies: CodedGroup = { key, code: { k: 1, m: 2 }, isCommitted: false, lostBy: new Set() }
+    const groups = this.#groups.get(key) ?? [copies]
+    this.#groups.set(key, groups)
+    for (const group of groups) group.lostBy.add(peerId)
     if (loss === 'pretended') this.#pretences.set(key, [...(this.#pretences.get(key) ?? []), this.#timeline.now])
   }
 
@@ -196,10 +205,10 @@ export class GroundTruth implements LossBudget, AuditWitness {
       const concerns = isPretence || segment.shards.some((shard) => shard.provider === peerId && shard.cid.equals(cid))
       if (concerns && this.goodShards(segment).length - this.#pretencesFor(segment) - cost < segment.k) return false
     }
-    const group = this.#groups.get(cid.toString())
     // A block above the segments is kept as copies; how many is not known here, but never fewer than three.
-    if (group === undefined) return true
-    return group.isCommitted || group.lostBy.has(peerId) || group.lostBy.size < parityLossesMax(group.code)
+    return (this.#groups.get(cid.toString()) ?? []).every(
+      ({ code, isCommitted, lostBy }) => isCommitted || lostBy.has(peerId) || lostBy.size < parityLossesMax(code)
+    )
   }
 
   /** Empty promises that may still become the index's belief. */

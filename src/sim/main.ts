@@ -1,13 +1,16 @@
 /** Many seeds in a row: `node src/sim/main.ts --seeds 1000 --from 1`. */
 import { parseArgs } from 'node:util'
+import { systemRandom } from '../base/system.ts'
 import { type Bug, type BugName, bugNames, bugs, isBugName } from './bugs.ts'
 import { FailedRun, runSeed } from './run.ts'
+import { isRunSize, type RunSize } from './world.ts'
 
-const usage = `usage: node src/sim/main.ts [--from N] [--seeds N] [--audits] [--bug NAME] [--trace] [--json]
+const usage = `usage: node src/sim/main.ts [--from N] [--seeds N] [--size SIZE] [--audits] [--bug NAME] [--trace] [--json]
 
 Runs the simulator with each seed in turn and prints those that fail.
-  --from N           first seed (default 1)
+  --from N           first seed (default 1), or \`random\`: one that is drawn, and printed
   --seeds N          how many (default 100)
+  --size SIZE        short or full, whatever the seed draws; three of four are short
   --audits           audit in every run; otherwise in one of eight, as they more than double its cost
   --bug NAME         plant a bug, in the settings in which it shows soonest; the runs have to fail:
 ${bugNames.map((name) => `                       ${name.padEnd(20)} ${bugs[name].what}`).join('\n')}
@@ -16,9 +19,14 @@ ${bugNames.map((name) => `                       ${name.padEnd(20)} ${bugs[name]
 
 exit status: 0 all seeds passed; 1 some failed; 2 wrong usage`
 
+/** Drawn first seeds: far from those that tests have, and of nine digits with all that follow. */
+const randomFromMin = 1_000_000
+const randomFromMax = 900_000_000
+
 interface Settings {
   from: number
   seeds: number
+  size: RunSize | undefined
   isAuditing: boolean
   bug: BugName | undefined
   trace: boolean
@@ -30,10 +38,13 @@ function parse(): Settings | undefined {
     if (!/^\d{1,9}$/.test(text)) throw new TypeError(`not a number: ${text}`)
     return Number(text)
   }
+  const first = (text: string): number =>
+    text === 'random' ? randomFromMin + systemRandom.int(randomFromMax - randomFromMin) : count(text)
   const { values } = parseArgs({
     options: {
       from: { type: 'string', default: '1' },
       seeds: { type: 'string', default: '100' },
+      size: { type: 'string' },
       audits: { type: 'boolean', default: false },
       bug: { type: 'string' },
       trace: { type: 'boolean', default: false },
@@ -42,13 +53,15 @@ function parse(): Settings | undefined {
     }
   })
   if (values.help) return undefined
-  const { from, seeds, bug, audits: isAuditing, trace, json } = values
+  const { from, seeds, size, bug, audits: isAuditing, trace, json } = values
   if (bug !== undefined && !isBugName(bug)) throw new TypeError(`no such bug: ${bug}`)
-  return { from: count(from), seeds: count(seeds), bug, isAuditing, trace, json }
+  if (size !== undefined && !isRunSize(size)) throw new TypeError(`no such size: ${size}`)
+  return { from: first(from), seeds: count(seeds), size, bug, isAuditing, trace, json }
 }
 
-async function main({ from, seeds, bug, isAuditing, trace, json }: Settings): Promise<number> {
+async function main({ from, seeds, size, bug, isAuditing, trace, json }: Settings): Promise<number> {
   const { machines, scenario }: Bug['setting'] = bug === undefined ? {} : bugs[bug].setting
+  console.error(`seeds ${from} to ${from + seeds - 1}`)
   const failed: number[] = []
   const totals: Record<string, number> = {}
   const startedAt = performance.now()
@@ -56,6 +69,7 @@ async function main({ from, seeds, bug, isAuditing, trace, json }: Settings): Pr
     const onLine = trace ? (line: string): void => console.log(line) : undefined
     try {
       const result = await runSeed(seed, {
+        size,
         bug,
         onLine,
         machines,

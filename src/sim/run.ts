@@ -2,10 +2,12 @@
 import { messageOf } from '../base/errors.ts'
 import type { BugName } from './bugs.ts'
 import { type InvariantNumber, Violation } from './invariants.ts'
-import { type Scenario, World } from './world.ts'
+import { type RunSize, type Scenario, World } from './world.ts'
 
 export interface RunOptions {
-  machines?: number
+  /** Instead of what the seed draws. */
+  size?: RunSize | undefined
+  machines?: number | undefined
   /** How long faults rage, in virtual time. */
   faultsMs?: number
   /** Planted: something is wrong with the network's own code. */
@@ -13,7 +15,7 @@ export interface RunOptions {
   /** Instead of what the seed decides. */
   scenario?: Partial<Scenario>
   /** Hears each line of the trace. */
-  onLine?: (line: string) => void
+  onLine?: ((line: string) => void) | undefined
 }
 
 export interface RunResult {
@@ -34,13 +36,12 @@ export class FailedRun extends Error {
   /** One line: what went wrong. */
   readonly reason: string
 
-  constructor(seed: number, cause: unknown, world: World) {
+  constructor(seed: number, options: RunOptions, cause: unknown, world: World) {
     const reason = messageOf(cause)
     const lines = world.trace.recent().map((line) => `  ${line}`)
-    super(
-      `seed ${seed}: ${reason}\nlast events (all: node src/sim/main.ts --from ${seed} --seeds 1 --trace):\n${lines.join('\n')}`,
-      { cause }
-    )
+    super(`seed ${seed}: ${reason}\nlast events (all: ${replayCommand(seed, options)}):\n${lines.join('\n')}`, {
+      cause
+    })
     this.name = 'FailedRun'
     this.seed = seed
     this.reason = reason
@@ -49,10 +50,19 @@ export class FailedRun extends Error {
   }
 }
 
+/** How a person has the same run again, with all that happens. */
+function replayCommand(seed: number, { bug, size, scenario }: RunOptions): string {
+  const flags = [
+    ...(size === undefined ? [] : [`--size ${size}`]),
+    ...(scenario?.isAuditing === true ? ['--audits'] : []),
+    ...(bug === undefined ? [] : [`--bug ${bug}`])
+  ]
+  return ['node src/sim/main.ts', `--from ${seed} --seeds 1`, ...flags, '--trace'].join(' ')
+}
+
 /** @throws FailedRun */
 export async function runSeed(seed: number, options: RunOptions = {}): Promise<RunResult> {
   const world = await World.create({ seed, ...options })
-  world.trace.onLine = options.onLine
   // What nobody hears would end a real gateway's process.
   const onUnheard = (error: unknown): void =>
     world.invariants.report(0, `a rejection that nobody hears: ${error instanceof Error ? error.stack : String(error)}`)
@@ -60,7 +70,7 @@ export async function runSeed(seed: number, options: RunOptions = {}): Promise<R
   try {
     await world.run()
   } catch (error) {
-    throw new FailedRun(seed, error, world)
+    throw new FailedRun(seed, options, error, world)
   } finally {
     process.off('unhandledRejection', onUnheard)
   }

@@ -5,16 +5,17 @@ import type { Timeline } from './virtual-clock.ts'
 const keptLines = 200
 
 export class Trace {
-  /** Hears each line; for a person who follows a run. */
-  onLine: ((line: string) => void) | undefined
+  readonly #onLine: ((line: string) => void) | undefined
   readonly #timeline: Timeline
   readonly #recent: string[] = []
   #lines = 0
   #high = 0x811c9dc5
   #low = 0x01000193
 
-  constructor(timeline: Timeline) {
+  /** @param onLine hears each line; for a person who follows a run */
+  constructor(timeline: Timeline, onLine?: (line: string) => void) {
     this.#timeline = timeline
+    this.#onLine = onLine
   }
 
   note(text: string): void {
@@ -29,7 +30,7 @@ export class Trace {
     this.#high = high
     this.#low = low | 0
     this.#recent[this.#lines++ % keptLines] = line
-    this.onLine?.(line)
+    this.#onLine?.(line)
   }
 
   get lines(): number {

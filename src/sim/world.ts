@@ -1,5 +1,5 @@
 /**
- * A hundred providers, one gateway, its clients, and what befalls them. First faults rage and nothing may go wrong; then
+ * Providers, a hundred of them or fewer, one gateway, its clients, and what befalls them. First faults rage and nothing may go wrong; then
  * they stop and all must come right: every object at full margin, every lease held, all rubbish gone.
  */
 import type { Clock } from '../base/clock.ts'
@@ -29,6 +29,8 @@ import { account, buckets, Workload } from './workload.ts'
 
 export interface WorldInit {
   seed: number
+  /** Instead of what the seed draws. */
+  size?: RunSize | undefined
   machines?: number | undefined
   /** How long faults rage. */
   faultsMs?: number
@@ -36,10 +38,19 @@ export interface WorldInit {
   bug?: BugName | undefined
   /** Instead of what the seed decides. */
   scenario?: Partial<Scenario>
+  /** Hears each line of the trace. */
+  onLine?: ((line: string) => void) | undefined
 }
+
+/** `short` costs less than half as much: fewer machines and clients, shorter faults, no months. Most seeds are. */
+export type RunSize = 'short' | 'full'
+
+export const isRunSize = (text: string): text is RunSize => text === 'short' || text === 'full'
 
 /** What a seed decides before anything happens. */
 export interface Scenario {
+  size: RunSize
+  machines: number
   code: Code | undefined
   shardBytesMax: number
   operators: number
@@ -66,7 +77,9 @@ const codes: ReadonlyArray<Code | undefined> = [
   { k: 8, m: 4 }
 ]
 
-const defaultMachines = 100
+/** What takes many machines, long absences or months is left to one seed of four. */
+const shortShare = 3 / 4
+const fullMachines = 100
 const operatorPrefix = 'operator-'
 /** Until everything has come right after the last fault. Providers that were away for long are asked again late. */
 const convergenceMsMax = 30 * minuteMs
@@ -115,7 +128,7 @@ export class World {
     this.#bug = init.bug
     this.#masterKey = random.bytes(32)
     this.clock = new VirtualProcess(this.timeline).clock
-    this.trace = new Trace(this.timeline)
+    this.trace = new Trace(this.timeline, init.onLine)
     this.scenario = { ...drawScenario(random.fork('scenario'), init), ...init.scenario }
 
     this.machines = new Map()
@@ -129,7 +142,7 @@ export class World {
       offered: (to, cid) => this.invariants.offered(to, cid, this.timeline.now)
     })
     this.invariants = new Invariants(this.truth, this.machines)
-    this.#buildMachines(init.machines ?? defaultMachines, random.fork('machines'))
+    this.#buildMachines(init.machines ?? this.scenario.machines, random.fork('machines'))
     this.#codec = this.#observedCodec()
     this.workload = new Workload(this, random.fork('workload'), this.scenario.keys)
     this.faults = new Faults(this, random.fork('faults'), this.scenario.faults)
@@ -246,6 +259,7 @@ export class World {
   }
 
   async #live(): Promise<void> {
+    this.count(`${this.scenario.size} run`)
     if (this.scenario.isAuditing) this.count('run with audits')
     await this.#rage()
     await this.#startGateway()
@@ -356,9 +370,24 @@ export class World {
       if (machine.files.hasRefusals && machine.disk.cids().some((cid) => machine.refuses(cid)))
         return `${machine.peerId} still has what it refuses`
     }
+    const refused = this.#countedOnThoughRefused()
+    if (refused !== undefined) return refused
     const { contained, ownOutage } = this.gateway?.auditor.status() ?? { contained: 0, ownOutage: false }
     if (ownOutage) return 'the auditor takes itself to be cut off'
     if (contained > 0) return `${contained} challenges wait to be put again`
+    return undefined
+  }
+
+  /** A refusal that the gateway has not heard of: who could not tell a gateway that was away tries again in minutes. */
+  #countedOnThoughRefused(): string | undefined {
+    for (const { id, shards } of this.truth.segments.values()) {
+      if (this.truth.doubtful.has(id)) continue
+      for (const { provider, cid } of shards) {
+        const machine = this.machines.get(provider ?? '')
+        if (machine?.files.hasRefusals === true && machine.refuses(cid))
+          return `segment ${id} counts on ${machine.peerId} for what it refuses`
+      }
+    }
     return undefined
   }
 
@@ -577,9 +606,32 @@ const truthIds = (truth: GroundTruth, contentId: number): number[] => {
 }
 
 function drawScenario(random: SeededRandom, init: WorldInit): Scenario {
+  const full = drawFull(random, init)
+  const sizing = random.fork('size')
+  const size = sizing.chance(shortShare) ? 'short' : 'full'
+  return (init.size ?? size) === 'short' ? { ...full, ...drawShort(sizing, init) } : full
+}
+
+function drawShort(random: SeededRandom, init: WorldInit): Partial<Scenario> {
+  const machines = random.pick([32, 48, 64])
+  return {
+    size: 'short',
+    machines,
+    operators: random.pick([machines, machines / 2, 24]),
+    clients: 1 + random.int(4),
+    pauseMs: random.pick([500, 1000, 2000]),
+    // The longest outlasts the grace for those who are offline.
+    faultsMs: init.faultsMs ?? random.pick([15, 30, 45]) * secondMs,
+    isLong: false
+  }
+}
+
+function drawFull(random: SeededRandom, init: WorldInit): Scenario {
   const faultsMs = init.faultsMs ?? random.pick([30, 60, 90]) * secondMs
   if (faultsMs < 0) throw new HoldfastError('BAD_INPUT', 'faults cannot rage for less than no time')
   return {
+    size: 'full',
+    machines: fullMachines,
     code: random.pick(codes),
     shardBytesMax: random.pick([16, 64, 200]),
     operators: random.pick([100, 50, 33, 25]),

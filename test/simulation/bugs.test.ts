@@ -5,6 +5,7 @@ import { describe, expect, it } from 'vitest'
 import { z } from 'zod'
 import { type Bug, type BugName, bugNames, bugs } from '../../src/sim/bugs.ts'
 import { FailedRun, runSeed } from '../../src/sim/run.ts'
+import type { RunSize } from '../../src/sim/world.ts'
 
 const seedsDir = path.resolve(import.meta.dirname, '../../fixtures/seeds')
 const read = <T>(name: string, schema: z.ZodType<T>): T =>
@@ -18,7 +19,8 @@ const plantedSchema = z.array(
     reason: z.string()
   })
 )
-const foundSchema = z.array(z.strictObject({ seed: z.int(), showed: z.string() }))
+const sizes: readonly RunSize[] = ['short', 'full']
+const foundSchema = z.array(z.strictObject({ seed: z.int(), size: z.enum(sizes).optional(), showed: z.string() }))
 
 const failureOf = async (seed: number, bug: BugName, setting: Bug['setting']): Promise<FailedRun> => {
   try {
@@ -32,7 +34,20 @@ const failureOf = async (seed: number, bug: BugName, setting: Bug['setting']): P
 
 const planted = read('planted.json', plantedSchema)
 
+/** What the simulator is not worth much without finding, by the rule that is broken. */
+const classes = {
+  'acknowledging early': 'acknowledges-early',
+  'repairing to the same domain': 'same-domain',
+  'forgetting a refusal': 'forgets-refusals',
+  'counting a timeout as a loss': 'timeout-is-loss',
+  'deleting a leased shard': 'deletes-leased'
+} as const
+
 describe('a planted bug', () => {
+  it.each(Object.entries(classes))('of the class "%s" is among those that are looked for', (_class, bug) => {
+    expect(planted.map((one) => one.bug)).toContain(bug)
+  })
+
   it('has a seed, whichever it is', () => {
     expect(planted.map(({ bug }) => bug).sort()).toEqual([...bugNames].sort())
   })
@@ -48,7 +63,7 @@ describe('a planted bug', () => {
 })
 
 describe('a seed that found something', () => {
-  it.each(read('found.json', foundSchema))('($seed) passes', { timeout: 120_000 }, async ({ seed }) => {
-    await runSeed(seed)
+  it.each(read('found.json', foundSchema))('($seed) passes', { timeout: 120_000 }, async ({ seed, size }) => {
+    await runSeed(seed, { size })
   })
 })
