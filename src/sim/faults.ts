@@ -159,7 +159,9 @@ export class Faults {
     return true
   }
 
-  /** The power fails at a machine while it writes a block: it may find part of it there afterwards, which nobody counts on. */
+  /**
+   * The power fails at a machine while it writes a block: it may find part of it afterwards, and nobody counts on it.
+   */
   #tear(): boolean {
     const machine = this.#anyMachine()
     if (!machine.isUp) return false

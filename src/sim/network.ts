@@ -167,8 +167,8 @@ interface Connection {
 }
 
 /**
- * Connections that are kept: of the data plane one for each request at a time, of the control plane one for all. Those of
- * a process that has died are gone, and both ends know.
+ * Connections that are kept: of the data plane one for each request at a time, of the control plane one for all. Those
+ * of a process that has died are gone, and both ends know.
  */
 class Connections {
   readonly #kept = new Map<string, Connection[]>()
@@ -456,104 +456,36 @@ export class SimulatedNetwork {
     return this.#carry({ ...call, callee: machine, answer: () => serve(machine!), onEnd })
   }
 
-  #carry<T>({
-    from: { process: from, machine: asker, peerId },
-    to,
-    plane,
-    label,
-    bytes = 0,
-    signal,
-    callee,
-    answer: serve,
-    onEnd
-  }: Pick<Call<T>, 'from' | 'to' | 'plane' | 'label' | 'bytes' | 'signal'> & {
-    callee: Callee | undefined
-    answer: (callee: Callee) => Promise<T>
-    onEnd?: (outcome: string) => void
-  }): Promise<T> {
-    const { timeline, random, trace } = this.#components
+  #carry<T>(
+    call: Omit<Call<T>, 'serve' | 'about'> & {
+      callee: Callee | undefined
+      answer: (callee: Callee) => Promise<T>
+      onEnd?: (outcome: string) => void
+    }
+  ): Promise<T> {
+    const { from, to, plane, bytes = 0, signal, callee, answer, onEnd } = call
     return new Promise<T>((resolve, reject) => {
       if (signal?.aborted === true) {
         reject(signal.reason)
         return
       }
-      let isOver = false
-      /** Ends what is under way. */
-      let stop = (): void => {}
-      const settle = (outcome: string, tell: () => void): void => {
-        if (isOver || !from.isAlive) return
-        isOver = true
-        signal?.removeEventListener('abort', onAbort)
-        trace.note(`${to.peerId} ${label}: ${outcome}`)
-        onEnd?.(outcome)
-        tell()
-      }
-      const onAbort = (): void => {
-        stop()
-        settle('given up', () => reject(signal?.reason))
-      }
-      signal?.addEventListener('abort', onAbort, { once: true })
-      const unreachable = (): void =>
-        settle('offline', () => reject(new HoldfastError('OFFLINE', `no connection to ${to.peerId}`)))
-      const cut = (): Cut['calls'] | undefined => this.#cutBetween(peerId, to.peerId)
+      const asker = from.machine
+      const cut = (): Cut['calls'] | undefined => this.#cutBetween(from.peerId, to.peerId)
+      const exchange = new Exchange(this.#components, { ...call, resolve, reject, onEnd })
       if (callee === undefined || asker?.behaviour.reach === 'refused' || cut() === 'refused') {
-        timeline.schedule(noRouteMs, unreachable)
+        exchange.unreachable(noRouteMs)
         return
       }
-      const place = asker?.place ?? this.#gatewayPlace
-      const delay = (): number => this.#delayMs(asker, callee)
-      const isLost = (): boolean =>
-        random.chance(callee.behaviour.lossRate) ||
-        (asker !== undefined && (asker.behaviour.reach === 'silent' || random.chance(asker.behaviour.lossRate)))
-      const reset = (): void => void timeline.schedule(delay(), unreachable)
-      const connection = `${peerId} ${to.peerId} ${plane}`
-      const hears = (): void => {
-        // Whoever has given up may have sent it or not.
-        if ((isOver || !from.isAlive) && random.chance(0.5)) return
-        const { behaviour, process } = callee
-        const isCut = cut() === 'silent'
-        if (behaviour.reach === 'silent' || callee.hasVanished || isCut || isLost()) return
-        if (process === undefined || behaviour.reach === 'refused' || !callee.isAt(plane, to)) {
-          timeline.schedule(delay(), unreachable)
-          return
-        }
-        callee.connections.add(reset)
-        const answered = (outcome: string, tell: () => void): void => {
-          callee.connections.delete(reset)
-          const calls = cut()
-          if (calls === 'refused') unreachable()
-          if (callee.behaviour.reach === 'silent' || calls !== undefined || isLost()) return
-          if (!isOver) this.#keep(connection, plane, process)
-          settle(outcome, tell)
-        }
-        const answer = (outcome: string, answerBytes: number, tell: () => void): void => {
-          const send = (): void => {
-            const lines = [callee.place.up, place.down]
-            const sent = (): void => void process.schedule(delay(), () => answered(outcome, tell))
-            // Whoever has given up has closed the connection, and who is killed has reset it.
-            if (!isOver) stop = carryOver(lines, answerBytes + headerBytes, sent, () => {})
-            else sent()
-          }
-          const workMs = callee.behaviour.stallMs + callee.serviceMs(bytes + answerBytes)
-          if (workMs === 0) send()
-          else process.schedule(workMs, send)
-        }
-        trace.note(`${to.peerId} hears ${label}`)
-        process.wait(serve(callee)).then(
-          (value) => answer('ok', bytesOf(value), () => resolve(value)),
-          (error: unknown) => {
-            const sent = onTheWire(error)
-            answer(sent.code, 0, () => reject(sent))
-          }
-        )
-      }
-      const send = (): void => {
-        const lines = [place.up, callee.place.down]
-        if (!isOver) stop = carryOver(lines, bytes + headerBytes, () => timeline.schedule(delay(), hears), reset)
-      }
+      const connection = `${from.peerId} ${to.peerId} ${plane}`
       const roundTrips = this.#setUpRoundTrips(connection, plane, callee)
-      if (roundTrips === 0) send()
-      else timeline.schedule(2 * roundTrips * delay(), send)
+      const route: Route = {
+        ...{ callee, asker, bytes, cut },
+        place: asker?.place ?? this.#gatewayPlace,
+        delayMs: () => this.#delayMs(asker, callee),
+        keep: (process) => this.#keep(connection, plane, process)
+      }
+      if (roundTrips === 0) exchange.send(route, answer)
+      else this.#components.timeline.schedule(2 * roundTrips * route.delayMs(), () => exchange.send(route, answer))
     })
   }
 
@@ -625,6 +557,136 @@ function hear(
 ): void {
   if (outcome === 'ok') witness.audited(machine.peerId, cids, 'answered')
   else if (outcome !== 'offline' && machine.readableSince > askedAt) witness.audited(machine.peerId, cids, 'silent')
+}
+
+/** How a request gets to whom it is for, and its answer back. */
+interface Route {
+  callee: Callee
+  asker: Machine | undefined
+  /** Of who asks. */
+  place: Place
+  /** Of the request's body. */
+  bytes: number
+  /** One way, now. */
+  delayMs: () => number
+  cut: () => Cut['calls'] | undefined
+  /** The connection has served, and is there for the next. */
+  keep: (process: VirtualProcess) => void
+}
+
+/** A call, and who hears what comes of it. */
+interface Asked<T> extends Pick<Call<T>, 'from' | 'to' | 'plane' | 'label' | 'signal'> {
+  resolve: (value: T) => void
+  reject: (reason: unknown) => void
+  onEnd: ((outcome: string) => void) | undefined
+}
+
+/** One request and its answer. Whoever asks hears once what comes of it, if anything does. */
+class Exchange<T> {
+  readonly #components: NetworkComponents
+  readonly #call: Asked<T>
+  readonly #onAbort: () => void
+  #isOver = false
+  /** Ends what is on its way. */
+  #stop = (): void => {}
+
+  constructor(components: NetworkComponents, call: Asked<T>) {
+    this.#components = components
+    this.#call = call
+    const { signal, reject } = call
+    this.#onAbort = () => {
+      this.#stop()
+      this.#settle('given up', () => reject(signal?.reason))
+    }
+    signal?.addEventListener('abort', this.#onAbort, { once: true })
+  }
+
+  /** Whoever asks learns so after a while that there is nobody. */
+  unreachable(afterMs: number): void {
+    this.#components.timeline.schedule(afterMs, () => this.#tellOffline())
+  }
+
+  send(route: Route, answer: (callee: Callee) => Promise<T>): void {
+    if (this.#isOver) return
+    const { callee, place, bytes, delayMs } = route
+    const sent = (): void => void this.#components.timeline.schedule(delayMs(), () => this.#arrived(route, answer))
+    const lines = [place.up, callee.place.down]
+    this.#stop = carryOver(lines, bytes + headerBytes, sent, () => this.unreachable(delayMs()))
+  }
+
+  #arrived(route: Route, answer: (callee: Callee) => Promise<T>): void {
+    const { random, trace } = this.#components
+    const { from, to, plane, label, resolve, reject } = this.#call
+    const { callee, delayMs, cut } = route
+    // Whoever has given up may have sent it or not.
+    if ((this.#isOver || !from.process.isAlive) && random.chance(0.5)) return
+    const { behaviour, process } = callee
+    const isCut = cut() === 'silent'
+    if (behaviour.reach === 'silent' || callee.hasVanished || isCut || this.#isLost(route)) return
+    if (process === undefined || behaviour.reach === 'refused' || !callee.isAt(plane, to)) {
+      this.unreachable(delayMs())
+      return
+    }
+    const reset = (): void => this.unreachable(delayMs())
+    callee.connections.add(reset)
+    const say = (outcome: string, answerBytes: number, tell: () => void): void =>
+      this.#answer(route, process, answerBytes, () => {
+        callee.connections.delete(reset)
+        this.#answered(route, process, outcome, tell)
+      })
+    trace.note(`${to.peerId} hears ${label}`)
+    process.wait(answer(callee)).then(
+      (value) => say('ok', bytesOf(value), () => resolve(value)),
+      (error: unknown) => {
+        const sent = onTheWire(error)
+        say(sent.code, 0, () => reject(sent))
+      }
+    )
+  }
+
+  /** Works on it, and sends what it comes to. */
+  #answer(route: Route, process: VirtualProcess, answerBytes: number, answered: () => void): void {
+    const { callee, place, bytes, delayMs } = route
+    const send = (): void => {
+      const sent = (): void => void process.schedule(delayMs(), answered)
+      // Whoever has given up has closed the connection, and who is killed has reset it.
+      if (this.#isOver) sent()
+      else this.#stop = carryOver([callee.place.up, place.down], answerBytes + headerBytes, sent, () => {})
+    }
+    const workMs = callee.behaviour.stallMs + callee.serviceMs(bytes + answerBytes)
+    if (workMs === 0) send()
+    else process.schedule(workMs, send)
+  }
+
+  #answered(route: Route, process: VirtualProcess, outcome: string, tell: () => void): void {
+    const { callee, cut, keep } = route
+    const calls = cut()
+    if (calls === 'refused') this.#tellOffline()
+    if (callee.behaviour.reach === 'silent' || calls !== undefined || this.#isLost(route)) return
+    if (!this.#isOver) keep(process)
+    this.#settle(outcome, tell)
+  }
+
+  #isLost({ callee, asker }: Route): boolean {
+    const { random } = this.#components
+    if (random.chance(callee.behaviour.lossRate)) return true
+    return asker !== undefined && (asker.behaviour.reach === 'silent' || random.chance(asker.behaviour.lossRate))
+  }
+
+  #tellOffline(): void {
+    const { to, reject } = this.#call
+    this.#settle('offline', () => reject(new HoldfastError('OFFLINE', `no connection to ${to.peerId}`)))
+  }
+
+  #settle(outcome: string, tell: () => void): void {
+    const { from, to, label, signal, onEnd } = this.#call
+    if (this.#isOver || !from.process.isAlive) return
+    this.#isOver = true
+    signal?.removeEventListener('abort', this.#onAbort)
+    this.#components.trace.note(`${to.peerId} ${label}: ${outcome}`)
+    onEnd?.(outcome)
+    tell()
+  }
 }
 
 /** Of an answer's body, where that is what is answered. */

@@ -926,7 +926,7 @@ export function metadataIndexContract(name: string, open: () => Promise<Metadata
 
     describe('a lease', () => {
       // The provider may have lost its table of leases since, and have the block under the new one alone.
-      test('that is new and short makes an old, long one of the same block due, even once it is gone itself', async () => {
+      test('that is new and short makes an old, long one of the block due, even once it is gone', async () => {
         const cid = testCid('common')
         const due = async (provider: string) =>
           (await index.listLeasesDue(provider, 1000, 10)).map((row) => `${row.leaseUntil} ${row.cid}`)

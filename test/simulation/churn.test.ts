@@ -58,7 +58,6 @@ describe('a run under churn', { timeout: 60_000 }, () => {
     expect(await simulateChurn(busy)).toEqual(report)
     expect(report.events).toEqual({ off: 1, on: 1, leaves: 1, joins: 1, wiped: 1 })
     expect(report.lostObjects).toBe(0)
-    expect(await simulateChurn({ ...busy, seed: 2 })).not.toEqual(report)
   })
 
   it('repairs what a provider had that leaves, for k shards read and one written for each', async () => {
@@ -108,6 +107,6 @@ describe('a run under churn', { timeout: 60_000 }, () => {
     const few = workload()
     const { traits, seconds, events } = few.timeline
     const timeline = { traits, seconds, events, isOnAtStart: Uint8Array.from(traits, (_, i) => (i < 4 ? 1 : 0)) }
-    await expect(simulateChurn({ ...few, timeline })).rejects.toThrow(/too few providers|enough|independent/i)
+    await expect(simulateChurn({ ...few, timeline })).rejects.toMatchObject({ code: 'BAD_INPUT' })
   })
 })

@@ -109,7 +109,7 @@ describe('a line', () => {
     expect(three).toBeLessThan(6.1 * secondMs)
   })
 
-  it('gives an equal share to each, goes on with what is left of those that are given up, and loses all when cut', () => {
+  it('gives an equal share to each, and its rest to the others once one is given up; cut, it loses all', () => {
     const timeline = new Timeline()
     const line = new SharedLine(timeline, secondMs) // a byte a millisecond
     const ended: string[] = []

@@ -122,9 +122,9 @@ export class Segments {
   }
 
   /**
-   * The provider took the block again for another segment, under a lease until then: whatever is written of an older one
-   * may be gone with its table of leases. One row that says so is enough for a renewal soon, even if what the block was
-   * taken for now is released before.
+   * The provider took the block again for another segment, under a lease until then: whatever is written of an older
+   * one may be gone with its table of leases. One row that says so is enough for a renewal soon, even if what the block
+   * was taken for now is released before.
    */
   doubtLease(cid: CID, providerId: number, leaseUntil: number): void {
     this.#shorten.run(cid.bytes, providerId, leaseUntil)

@@ -1,8 +1,8 @@
 /**
  * What a simulated run under churn takes for work, as measured on two cores that client, gateway and providers shared
- * (`bench/results/throughput.json`, commit 0db6368d3478: 12 providers next door, 6+6, Node 22). What a figure is made of is
- * beside it. Queues: a gateway works on one thing at a time; providers, which are computers of their own here, on as many
- * as come.
+ * (`bench/results/throughput.json`, commit 0db6368d3478: 12 providers next door, 6+6, Node 22). What a figure is made
+ * of is beside it. Queues: a gateway works on one thing at a time; providers, which are computers of their own here, on
+ * as many as come.
  */
 import { secondMs } from '../../base/limits.ts'
 
@@ -26,7 +26,8 @@ export interface ChurnCosts {
 }
 
 export const churnCosts: ChurnCosts = {
-  // gatewayCpu of get-4KiB-c1 and put-4KiB-c1: 3.98 and 10.9 ms. As p50 they came to 5.9 and 24.5 ms with the providers' part.
+  // gatewayCpu of get-4KiB-c1 and put-4KiB-c1: 3.98 and 10.9 ms. As p50 they came to 5.9 and 24.5 ms with the
+  // providers' part.
   readMs: 4,
   writeMs: 10.9,
   // gatewayCpu of get-64MiB-c1 and put-64MiB-c1: 2.57 and 5.51 CPU-s a GB.
@@ -35,8 +36,8 @@ export const churnCosts: ChurnCosts = {
   // providersCpu of get-4KiB-c1, six requests: 6.09 ms; of get-64MiB-c1: 2.09 CPU-s a GB.
   providerMs: 1,
   providerMsPerMB: 2.09,
-  // providersCpu of put-4KiB-c1, 12 shards and 7 copies of the manifest: 34.1 ms, so 1.8 each. Of put-64MiB-c1: 8.79 CPU-s a
-  // GB, which are two of shards; and fsync-c1: 942 MB/s.
+  // providersCpu of put-4KiB-c1, 12 shards and 7 copies of the manifest: 34.1 ms, so 1.8 each. Of put-64MiB-c1: 8.79
+  // CPU-s a GB, which are two of shards; and fsync-c1: 942 MB/s.
   storeMs: 0.8,
   storeMsPerMB: 4.4 - 2.09 + 1.06,
   // `holdfast provider`, started again on its directory: 2.4 and 2.9 s on the same machine at a load of 16.

@@ -1,15 +1,15 @@
 /**
- * A run under churn on virtual time: the gateway's own code over simulated machines. What is asked, who comes and goes, and
- * over what lines is the workload's; what is counted is the report's: the same as where the processes are real.
+ * A run under churn on virtual time: the gateway's own code over simulated machines. What is asked, who comes and goes,
+ * and over what lines is the workload's; what is counted is the report's: the same as where the processes are real.
  *
- * Left out: that processes share a computer, and slow each other; how TCP begins slowly; the DHT, except that who starts
- * connects to those it knows, among them the gateway, which then asks for its offer.
+ * Left out: that processes share a computer, and slow each other; how TCP begins slowly; the DHT, except that who
+ * starts connects to those it knows, among them the gateway, which then asks for its offer.
  */
 import { createHash } from 'node:crypto'
 import { toHex } from '../../base/bytes.ts'
 import { type Clock, withDeadline } from '../../base/clock.ts'
 import { forEachLimit } from '../../base/concurrency.ts'
-import { HoldfastError } from '../../base/errors.ts'
+import { HoldfastError, isCode, messageOf } from '../../base/errors.ts'
 import { MiB, minuteMs, secondMs } from '../../base/limits.ts'
 import { createCoder } from '../../erasure/coder.ts'
 import type { MetadataIndex } from '../../metadata/index-store.ts'
@@ -45,7 +45,9 @@ const triesMax = 3
 const segmentsPage = 1000
 const eventsMax = 200_000_000
 
-/** @throws HoldfastError `BAD_INPUT` for a run that can't be made, or whose providers can't hold it; the signal's reason */
+/**
+ * @throws HoldfastError `BAD_INPUT` for a run that can't be made, or whose providers can't hold it; the signal's reason
+ */
 export async function simulateChurn(workload: ChurnWorkload, options: SimulateOptions = {}): Promise<ChurnReport> {
   checkWorkload(workload)
   const index = await openSqliteIndex(':memory:')
@@ -235,11 +237,13 @@ class ChurnRun {
     const { store } = this.#gateway!
     const { objects } = this.#workload
     await store.createBucket(bucket, { owner: 'owner', displayName: 'owner' })
-    await forEachLimit(
-      Array.from({ length: objects }, (_, object) => object),
-      storingAtOnce,
-      (object) => this.#put(object)
-    )
+    try {
+      const all = Array.from({ length: objects }, (_, object) => object)
+      await forEachLimit(all, storingAtOnce, (object) => this.#put(object))
+    } catch (cause) {
+      if (!isCode(cause, 'TOO_FEW_PROVIDERS', 'NOT_DURABLE')) throw cause
+      throw new HoldfastError('BAD_INPUT', `who is there at the start cannot hold it: ${messageOf(cause)}`, { cause })
+    }
     await this.#until('all objects have all their shards', async () => {
       const { incompleteSegments } = await this.#index.totals()
       return incompleteSegments === 0
