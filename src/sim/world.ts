@@ -369,9 +369,24 @@ export class World {
       if (machine.files.hasRefusals && machine.disk.cids().some((cid) => machine.refuses(cid)))
         return `${machine.peerId} still has what it refuses`
     }
+    const untold = this.#untoldRefusal()
+    if (untold !== undefined) return untold
     const { contained, ownOutage } = this.gateway?.auditor.status() ?? { contained: 0, ownOutage: false }
     if (ownOutage) return 'the auditor takes itself to be cut off'
     if (contained > 0) return `${contained} challenges wait to be put again`
+    return undefined
+  }
+
+  /**
+   * What a machine refuses and the index counts on: it found the parts of a content while there was no gateway to
+   * tell, and tries again after a pause.
+   */
+  #untoldRefusal(): string | undefined {
+    for (const { id, shards } of this.truth.segments.values()) {
+      if (this.truth.doubtful.has(id)) continue
+      const refused = shards.find(({ provider, cid }) => this.machines.get(provider ?? '')?.refuses(cid) === true)
+      if (refused !== undefined) return `${refused.provider} has not told that it refuses ${shortCid(refused.cid)}`
+    }
     return undefined
   }
 
