@@ -6,7 +6,9 @@
 import { secondMs } from '../base/limits.ts'
 import { CID, codecs } from '../content/cid.ts'
 import { isEmptyContent } from '../provider/denylist.ts'
+import { gatewayPeerId } from './gateway.ts'
 import type { Behaviour, Machine } from './machine.ts'
+import type { Cut } from './network.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import { shortCid } from './trace.ts'
 import type { World } from './world.ts'
@@ -30,6 +32,8 @@ export class Faults {
   readonly #everyMs: number
   /** Machines in trouble, and how often trouble came to each: who heals it must know that nothing came after. */
   readonly #troubled = new Map<Machine, number>()
+  /** Partitions that last: how to heal each. */
+  readonly #partitions = new Set<() => void>()
   #isOver = false
   #strikes = 0
 
@@ -61,7 +65,11 @@ export class Faults {
   /** No more faults, and all machines are as they should be. */
   end(): void {
     this.#isOver = true
-    for (const machine of this.#world.machines.values()) this.#heal(machine)
+    for (const heal of this.#partitions) heal()
+    for (const machine of this.#world.machines.values()) {
+      machine.disk.failPowerAtNextWrite(undefined)
+      this.#heal(machine)
+    }
     this.#world.truth.allHonest()
   }
 
@@ -96,6 +104,11 @@ export class Faults {
       behave('silent', 2, () => ({ reach: 'silent' })),
       behave('lossy', 2, () => ({ lossRate: random.between(0.1, 0.7) })),
       behave('slow', 2, () => ({ slowness: random.between(3, 60) })),
+      behave('narrow line', 1, () => ({ bytesPerSecond: random.between(100, 3000) })),
+      behave('slow disk', 1, () => ({ diskSlowness: random.between(10, 2000) })),
+      { name: 'torn write', weight: 2, strike: () => this.#tear() },
+      { name: 'partition', weight: 0.7, strike: () => this.#part() },
+      { name: 'one-way partition', weight: 0.7, strike: () => this.#partOneWay() },
       behave('stalling', 2, () => ({ stallMs: random.between(2, 60) * secondMs })),
       behave('lies on get', 2, () => ({ gets: random.pick(['other-bytes', 'missing', 'oversized']) })),
       behave('lies on put', 2, () => ({ puts: 'false-yes' })),
@@ -144,6 +157,73 @@ export class Faults {
       this.#trouble(machine, secondsMin, secondsMax)
     }
     return true
+  }
+
+  /**
+   * The power fails at a machine while it writes a block: it may find part of it afterwards, and nobody counts on it.
+   */
+  #tear(): boolean {
+    const machine = this.#anyMachine()
+    if (!machine.isUp) return false
+    machine.disk.failPowerAtNextWrite(() => {
+      if (this.#isOver || this.#isTooMuch()) return false
+      this.#world.trace.note(`fault: ${machine.peerId} loses power while it writes`)
+      machine.crash('vanished', true)
+      this.#trouble(machine, 1, 30)
+      this.#world.count('fault torn write')
+      return true
+    })
+    return false // it counts when it has happened
+  }
+
+  /** An operator's machines, or a region's, and everybody else do not reach each other. */
+  #part(): boolean {
+    const { inside, outside, name } = this.#sides()
+    const calls = this.#random.pick(['refused', 'silent'] as const)
+    // Or only machines each other, so that the gateway sees nothing of it.
+    const everybodyElse = this.#random.chance(0.7) ? new Set([...outside, gatewayPeerId]) : outside
+    this.#partition(`${name} parted, ${calls}`, [
+      { from: inside, to: everybodyElse, calls },
+      { from: everybodyElse, to: inside, calls }
+    ])
+    return true
+  }
+
+  /** Calls get through one way, or get there and their answers do not come back. */
+  #partOneWay(): boolean {
+    const { inside, outside, name } = this.#sides()
+    const calls = this.#random.pick(['refused', 'silent', 'unanswered'] as const)
+    const others = new Set([...outside, gatewayPeerId])
+    const isInwards = this.#random.chance(0.5)
+    const way = isInwards ? { from: others, to: inside } : { from: inside, to: others }
+    this.#partition(`${name} parted ${isInwards ? 'inwards' : 'outwards'}, ${calls}`, [{ ...way, calls }])
+    return true
+  }
+
+  #sides(): { inside: ReadonlySet<string>; outside: ReadonlySet<string>; name: string } {
+    const somebody = this.#anyMachine()
+    const isRegion = this.#random.chance(0.4)
+    const isInside = ({ operator, region }: Machine): boolean =>
+      isRegion ? region === somebody.region : operator === somebody.operator
+    const machines = [...this.#world.machines.values()]
+    const named = (some: readonly Machine[]): Set<string> => new Set(some.map(({ peerId }) => peerId))
+    return {
+      inside: named(machines.filter(isInside)),
+      outside: named(machines.filter((machine) => !isInside(machine))),
+      name: isRegion ? `region ${somebody.region}` : somebody.operator
+    }
+  }
+
+  #partition(what: string, cuts: readonly Cut[]): void {
+    this.#world.trace.note(`fault: ${what}`)
+    const healing = cuts.map((cut) => this.#world.cut(cut))
+    const heal = (): void => {
+      if (!this.#partitions.delete(heal)) return
+      for (const one of healing) one()
+      this.#world.trace.note(`${what}: no more`)
+    }
+    this.#partitions.add(heal)
+    void this.#world.clock.sleep(this.#random.between(3, 30) * secondMs).then(heal)
   }
 
   #crashDomain(): boolean {

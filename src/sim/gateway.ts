@@ -6,8 +6,9 @@ import { ProviderDirectory } from '../discovery/directory.ts'
 import type { Code } from '../erasure/erasure-coder.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
 import { ProviderSearch } from '../node/provider-search.ts'
-import { createArenas } from '../object/coding-memory.ts'
+import { type ArenaSizes, createArenas } from '../object/coding-memory.ts'
 import type { SegmentCodec } from '../object/segment-codec.ts'
+import type { SegmentRead } from '../object/segment-reader.ts'
 import { createObjectStore, type NetworkObjectStore } from '../object/store.ts'
 import { Auditor } from '../repair/auditor.ts'
 import { HandOver } from '../repair/hand-over.ts'
@@ -35,16 +36,30 @@ export const gatewayPeerId = 'gateway'
 
 export interface GatewayInit {
   code: Code | undefined
-  shardBytesMax: number
+  /** Absent: as everywhere else. */
+  shardBytesMax?: number
   /** What is wrong with it. */
-  bug: BugName | undefined
+  bug?: BugName | undefined
   isAuditing: boolean
+  /** Default: as short as a seed's run. */
+  settings?: GatewaySettings
+}
+
+/** What an operator can set, and what a run of minutes with shards of some bytes has in small. */
+export interface GatewaySettings {
+  offlineGraceMs: number
+  repairPatienceMs: number
+  auditPace: number
+  /** Bytes of segments being written, being read, and being rebuilt. */
+  memory: ArenaSizes & { repairBytes: number }
 }
 
 export interface GatewayComponents {
   process: VirtualProcess
   network: SimulatedNetwork
-  witness: AuditWitness
+  witness?: AuditWitness
+  /** Hears of each segment that was read for a client. */
+  onRead?: (read: SegmentRead) => void
   index: MetadataIndex
   codec: SegmentCodec
   masterKey: Uint8Array
@@ -57,15 +72,22 @@ export interface Gateway {
   store: NetworkObjectStore
   directory: ProviderDirectory
   auditor: Auditor
+  repairer: Repairer
 }
 
 const saveProvidersMs = 30 * secondMs
 const memoryBytes = 4 * MiB
+const seedSettings: GatewaySettings = {
+  offlineGraceMs,
+  repairPatienceMs,
+  auditPace,
+  memory: { writeBytes: memoryBytes, readBytes: memoryBytes, repairBytes: memoryBytes }
+}
 
 /** Resolves once the gateway serves; its loops run until the process dies. */
 export async function startGateway(components: GatewayComponents, init: GatewayInit): Promise<Gateway> {
-  const { process, network, witness, index, codec, masterKey, random, trace } = components
-  const { bug } = init
+  const { process, network, witness, onRead, index, codec, masterKey, random, trace } = components
+  const { bug, settings = seedSettings } = init
   /** As those have it who choose where blocks go. */
   const choosing = bug === 'forgets-refusals' ? forgetful(index) : index
   const { clock } = process
@@ -94,7 +116,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
       confirmRefusals: (provider, cids) => refusals.confirm(provider, cids),
       onLost: () => maintenance.wake('complete')
     },
-    { pace: auditPace }
+    { pace: settings.auditPace }
   )
   await auditor.load()
   const refusals: Refusals = new Refusals({
@@ -120,11 +142,12 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
       client,
       peers: directory,
       codec,
-      arenas: createArenas({ writeBytes: memoryBytes, readBytes: memoryBytes }),
+      arenas: createArenas(settings.memory),
       guard,
       masterKey,
       custody,
       onRefused: refusals.onRefused,
+      ...(onRead === undefined ? {} : { onRead }),
       isContained: (provider, cid) => auditor.isContained(provider, cid),
       clock,
       random: random.fork('store'),
@@ -146,7 +169,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
       isOwnOutage: () => auditor.isOwnOutage,
       onGone: () => maintenance.wake('complete')
     },
-    { graceMs: offlineGraceMs }
+    { graceMs: settings.offlineGraceMs }
   )
   await presence.load()
   const takers = withLastResort(directory)
@@ -165,9 +188,9 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     log,
     custody,
     onRefused: refusals.onRefused,
-    memory: new Semaphore(memoryBytes),
+    memory: new Semaphore(settings.memory.repairBytes),
     isSettling: (segment) => store.isSettling(segment),
-    patienceMs: repairPatienceMs,
+    patienceMs: settings.repairPatienceMs,
     pause: signing.pause,
     isShardContained: (provider, cid) => auditor.isContained(provider, cid),
     draining: () => directory.list().flatMap(({ peerId, draining }) => (draining ? [peerId] : [])),
@@ -216,7 +239,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
   const { signal } = new AbortController()
   void search.run(signal)
   void maintenance.run(signal)
-  return { process, store, directory, auditor }
+  return { process, store, directory, auditor, repairer }
 }
 
 async function saveProviders(index: MetadataIndex, directory: ProviderDirectory): Promise<void> {

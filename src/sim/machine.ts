@@ -18,6 +18,7 @@ import type { ShardStore } from '../provider/shard-store.ts'
 import { type BlockProofs, leaseTermMsMax, StorageProvider } from '../provider/storage-provider.ts'
 import type { ProviderRef } from '../transfer/provider-client.ts'
 import { serveRefusals } from '../transfer/refusal-protocol.ts'
+import { type Place, SharedLine } from './line.ts'
 import type { Line, Plane } from './network.ts'
 import { Operator, OperatorFiles } from './operator.ts'
 import type { SeededRandom } from './seeded-random.ts'
@@ -30,8 +31,12 @@ export interface Behaviour {
   reach: 'open' | 'refused' | 'silent'
   /** Share of requests that are lost on the way, and of answers. */
   lossRate: number
-  /** Factor on every delay. */
+  /** Factor on every delay of its own. */
   slowness: number
+  /** What its line carries at most, each way. */
+  bytesPerSecond: number
+  /** Factor on what its disk takes for a block; above 1 reading takes its time as well. */
+  diskSlowness: number
   /** Time it lets pass before it answers what it has long done. */
   stallMs: number
   /** `stalled`: never answered. */
@@ -50,6 +55,8 @@ export const honest: Behaviour = {
   reach: 'open',
   lossRate: 0,
   slowness: 1,
+  bytesPerSecond: Number.POSITIVE_INFINITY,
+  diskSlowness: 1,
   stallMs: 0,
   gets: 'true',
   puts: 'true',
@@ -70,8 +77,16 @@ export interface MachineInit {
   capacityBytes: number
   /** How far its clock is ahead. */
   skewMs: number
-  /** Usual one-way delay to it. */
+  /** Usual one-way delay to it, within its region. */
   latencyMs: number
+  /** Index of `regions`; undefined: it is nowhere in particular. */
+  region?: number | undefined
+  /** What its line carries each way, all connections together; default: whatever there is. */
+  bytesPerSecond?: number | undefined
+  /** Time it works on a request, by the bytes that it takes and gives; default: none. */
+  serviceMs?: ((bytes: number) => number) | undefined
+  /** Time its disk takes to write a block; default: 1 to 12 ms, whatever its length. */
+  writeMs?: ((bytes: number) => number) | undefined
   collectEveryMs: number
   /** The planted bug: what is leased is collected, too. */
   deletesLeased?: boolean
@@ -88,7 +103,7 @@ export interface MachineComponents {
 export class Machine {
   readonly peerId: string
   readonly domains: readonly string[]
-  readonly latencyMs: number
+  readonly place: Place
   readonly disk: SimulatedDisk
   leases = new MemoryLeaseStore()
   /** What its operator has commanded; as durable as its leases. */
@@ -108,6 +123,8 @@ export class Machine {
   #port = 4001
   #vanished = false
   #isRetired = false
+  /** Partitions that keep it from clients' requests. */
+  #partings = 0
   #readableSince: number
 
   constructor(components: MachineComponents, init: MachineInit) {
@@ -115,8 +132,10 @@ export class Machine {
     this.#init = init
     this.peerId = init.peerId
     this.domains = init.domains
-    this.latencyMs = init.latencyMs
-    this.disk = new SimulatedDisk(components.random)
+    const { region, latencyMs, bytesPerSecond } = init
+    const line = (): SharedLine => new SharedLine(components.timeline, bytesPerSecond)
+    this.place = { region, latencyMs, up: line(), down: line() }
+    this.disk = new SimulatedDisk(components.random, init.writeMs)
     this.#readableSince = Number.POSITIVE_INFINITY
   }
 
@@ -135,6 +154,11 @@ export class Machine {
 
   get operator(): string {
     return this.#init.operator
+  }
+
+  /** Index of `regions`. */
+  get region(): number | undefined {
+    return this.place.region
   }
 
   /** Whether its absence shows as silence, where a computer that is still there would refuse the connection. */
@@ -197,11 +221,30 @@ export class Machine {
 
   behave(change: Partial<Behaviour>): void {
     this.#behaviour = { ...this.#behaviour, ...change }
+    const { bytesPerSecond, diskSlowness } = this.#behaviour
+    const rate = Math.min(bytesPerSecond, this.#init.bytesPerSecond ?? Number.POSITIVE_INFINITY)
+    this.place.up.setRate(rate)
+    this.place.down.setRate(rate)
+    this.disk.slowness = diskSlowness
     this.#judge()
   }
 
   beHonest(): void {
-    this.#behaviour = honest
+    this.behave(honest)
+  }
+
+  serviceMs(bytes: number): number {
+    return this.#init.serviceMs?.(bytes) ?? 0
+  }
+
+  /** The gateway does not reach it, or does not hear it, until it rejoins as often. */
+  part(): void {
+    this.#partings++
+    this.#judge()
+  }
+
+  rejoin(): void {
+    this.#partings--
     this.#judge()
   }
 
@@ -269,9 +312,12 @@ export class Machine {
   /**
    * Ends the process as `kill -9` does (`killed`: whoever talks to it sees the connection break) or as losing power does
    * (`vanished`: nobody hears anything any more).
+   *
+   * @param isTorn what was being written is left as it happens to be
    */
-  crash(how: 'killed' | 'vanished'): void {
+  crash(how: 'killed' | 'vanished', isTorn = false): void {
     this.#process?.kill()
+    this.disk.crash(isTorn)
     this.#process = undefined
     this.#storage = undefined
     this.#proofs = undefined
@@ -280,6 +326,7 @@ export class Machine {
     const broken = [...this.connections]
     this.connections.clear()
     if (how === 'killed') for (const reset of broken) reset()
+    for (const line of [this.place.up, this.place.down]) line.cut(how === 'killed')
     this.#judge()
   }
 
@@ -314,9 +361,11 @@ export class Machine {
   }
 
   #judge(): void {
-    const { reach, lossRate, slowness, stallMs, gets, proofs } = this.#behaviour
-    const isPrompt = lossRate === 0 && slowness === 1 && stallMs === 0
-    const isFine = this.isUp && reach === 'open' && isPrompt && gets === 'true' && proofs === 'true'
+    const { reach, lossRate, slowness, bytesPerSecond, diskSlowness, stallMs, gets, proofs } = this.#behaviour
+    const isQuick = slowness === 1 && diskSlowness === 1 && bytesPerSecond === Number.POSITIVE_INFINITY
+    const isReached = this.isUp && reach === 'open' && this.#partings === 0
+    const isPrompt = lossRate === 0 && isQuick && stallMs === 0
+    const isFine = isReached && isPrompt && gets === 'true' && proofs === 'true'
     if (!isFine) this.#readableSince = Number.POSITIVE_INFINITY
     else if (this.#readableSince === Number.POSITIVE_INFINITY) this.#readableSince = this.#components.timeline.now
   }
@@ -334,35 +383,56 @@ export class Machine {
   }
 }
 
-/** What is written takes time, and is there whole or not at all when the process dies meanwhile. */
+/** Of a block that was being written when the power failed. */
+const tornStates = ['absent', 'prefix', 'zeros', 'whole'] as const
+
+/**
+ * What is written takes time, and is there whole or not at all when the process dies meanwhile.
+ *
+ * When the power fails it may also be there in part, until then and only then: the file store writes beside, syncs and
+ * renames, but a file system, or a disk that lies about its cache, can keep the name and lose the bytes. What was
+ * acknowledged is whole, since nothing else that a provider promises would mean anything on a disk where it is not.
+ */
 export class SimulatedDisk {
   isFull = false
+  /** Factor on the time that it takes; above 1 reading takes its time as well. */
+  slowness = 1
   /** Hears of each block that the provider's own code deletes. */
   onDelete: (cid: CID) => void = () => {}
   /** Hears of each block that has been written. */
   onPut: (cid: CID) => void = () => {}
   readonly #random: SeededRandom
+  readonly #writeMs: (bytes: number) => number
   #blocks = new MemoryShardStore()
   #held = new Map<string, CID>()
   readonly #rotten = new Set<string>()
+  readonly #writing = new Set<{ cid: CID; bytes: Uint8Array }>()
+  #failPower: (() => boolean) | undefined
 
-  constructor(random: SeededRandom) {
+  /** @param writeMs time to write a block of so many bytes */
+  constructor(random: SeededRandom, writeMs: (bytes: number) => number = () => 1 + random.int(12)) {
     this.#random = random
+    this.#writeMs = writeMs
   }
 
-  /** The disk as one process sees it: a write that it does not live to see the end of never happens. */
+  /** The disk as one process sees it: a write that it does not live to see the end of is not acknowledged. */
   mount(process: VirtualProcess): ShardStore {
     return {
       put: async (cid, bytes) => {
-        await process.clock.sleep(1 + this.#random.int(12))
+        const write = { cid, bytes }
+        this.#writing.add(write)
+        await process.clock.sleep(this.#writeMs(bytes.length) * this.slowness)
+        const failPower = this.#failPower
+        this.#failPower = undefined
+        if (failPower?.() === true) await new Promise(() => {}) // nobody is there any more to hear of it
+        this.#writing.delete(write)
         if (this.isFull) throw new HoldfastError('NO_SPACE', 'the disk is full')
-        await this.#blocks.put(cid, bytes)
-        const key = cid.toString()
-        this.#held.set(key, cid)
-        this.#rotten.delete(key)
-        this.onPut(cid)
+        await this.#keep(cid, bytes)
       },
-      get: (cid) => process.wait(this.#blocks.get(cid)),
+      get: async (cid) => {
+        if (this.slowness > 1) await process.clock.sleep((1 + this.#random.int(12)) * this.slowness)
+        return await process.wait(this.#blocks.get(cid))
+      },
       size: (cid) => process.wait(this.#blocks.size(cid)),
       delete: async (cid) => {
         await process.wait(this.#blocks.delete(cid))
@@ -372,6 +442,43 @@ export class SimulatedDisk {
       },
       list: () => this.#blocks.list()
     }
+  }
+
+  async #keep(cid: CID, bytes: Uint8Array): Promise<void> {
+    await this.#blocks.put(cid, bytes)
+    const key = cid.toString()
+    this.#held.set(key, cid)
+    this.#rotten.delete(key)
+    this.onPut(cid)
+  }
+
+  /** In the midst of the next write `fail` is called; it says whether the power failed. Undefined: not, after all. */
+  failPowerAtNextWrite(fail: (() => boolean) | undefined): void {
+    this.#failPower = fail
+  }
+
+  /** The process has died: what was being written is gone, or torn. */
+  crash(isTorn: boolean): void {
+    const writing = [...this.#writing]
+    this.#writing.clear()
+    if (isTorn) for (const { cid, bytes } of writing) this.#tear(cid, bytes)
+  }
+
+  #tear(cid: CID, bytes: Uint8Array): void {
+    const state = this.#random.pick(tornStates)
+    const sound = state === 'whole' ? bytes.length : this.#random.int(bytes.length)
+    if (state === 'absent') return
+    const left = bytes.slice(0, state === 'prefix' ? sound : bytes.length)
+    left.fill(0, sound)
+    void this.#blocks.put(cid, left) // in memory: done when it returns
+    const key = cid.toString()
+    this.#held.set(key, cid)
+    if (Buffer.compare(left, bytes) !== 0) {
+      this.#rotten.add(key)
+      return
+    }
+    this.#rotten.delete(key)
+    this.onPut(cid)
   }
 
   /** Whether the block is there, and undamaged. */

@@ -4,7 +4,7 @@
  * control plane and the DHT, and keeps their bounds.
  */
 import { HoldfastError, isCode } from '../base/errors.ts'
-import { limits } from '../base/limits.ts'
+import { limits, secondMs } from '../base/limits.ts'
 import type { CID } from '../content/cid.ts'
 import { auditRequestCodec, signedCodec } from '../custody/audit-messages.ts'
 import type { Discovery } from '../discovery/discovery.ts'
@@ -15,7 +15,9 @@ import { controlProtocols, type LeaseRequest, leaseAnswer, leaseRequest } from '
 import { decodeProofs } from '../transfer/prove.ts'
 import type { LeaseState, ProviderClient, ProviderRef } from '../transfer/provider-client.ts'
 import { refusalAnswer, refusalRequest, refusalsOf } from '../transfer/refusal-protocol.ts'
+import { carryOver, type Place, SharedLine } from './line.ts'
 import { type Behaviour, honest, type Machine } from './machine.ts'
+import { drawnMs, roundTripOf } from './scale/latency.ts'
 import type { SeededRandom } from './seeded-random.ts'
 import { verifySimulated } from './signatures.ts'
 import { shortCid, type Trace } from './trace.ts'
@@ -52,11 +54,39 @@ export interface NetworkComponents {
   offered?: (to: string, cid: CID) => void
 }
 
+/** What of the network is the same throughout a run. */
+export interface NetworkInit {
+  /** Where the gateway is. */
+  gateway?: { region?: number | undefined; bytesPerSecond?: number }
+  /** Mean of what a delay is longer than it usually is, as a share of that; default: a quarter. */
+  jitterShare?: number
+  /**
+   * Round trips that it takes to connect, before the first request to somebody; a connection is kept for the next.
+   * Default: none, which is a network of kept connections.
+   */
+  setUpRoundTrips?: Record<Plane, number>
+}
+
+/** Calls that do not get through, for a while. */
+export interface Cut {
+  /** Peer ids of those who call. */
+  from: ReadonlySet<string>
+  /** And of those who are called. */
+  to: ReadonlySet<string>
+  /**
+   * `refused`: there is no connection, at once. `silent`: they vanish. `unanswered`: they arrive and are done, and what
+   * is answered vanishes.
+   */
+  calls: 'refused' | 'silent' | 'unanswered'
+}
+
 /** Who can be called: a machine, or the gateway. */
 interface Callee {
   readonly peerId: string
   readonly process: VirtualProcess | undefined
-  readonly latencyMs: number
+  readonly place: Place
+  /** Time it works on a request, by the bytes that it takes and gives. */
+  serviceMs: (bytes: number) => number
   readonly behaviour: Behaviour
   readonly hasVanished: boolean
   readonly connections: Set<() => void>
@@ -79,6 +109,8 @@ interface Call<T> {
   to: ProviderRef
   plane: Plane
   label: string
+  /** Of the request's body; the answer's speak for themselves. */
+  bytes?: number
   signal: AbortSignal | undefined
   /** Of an audit. */
   about?: { cids: readonly CID[]; witness: AuditWitness } | undefined
@@ -96,18 +128,24 @@ export interface Line {
 class GatewayHost implements Callee {
   readonly peerId: string
   readonly process: VirtualProcess
-  readonly latencyMs = 0
+  readonly place: Place
   readonly behaviour = honest
   readonly hasVanished = false
   readonly connections = new Set<() => void>()
   readonly handlers = new Map<string, RequestHandler>()
 
-  constructor(peerId: string, process: VirtualProcess) {
+  constructor(peerId: string, process: VirtualProcess, place: Place) {
     this.peerId = peerId
     this.process = process
+    this.place = place
     void process.died.then(() => {
       for (const reset of this.connections) reset()
     })
+  }
+
+  /** What a gateway's work costs is for its clients to wait for. */
+  serviceMs(): number {
+    return 0
   }
 
   isAt(): boolean {
@@ -117,18 +155,80 @@ class GatewayHost implements Callee {
 
 /** A peer that does not exist any more, or never did. */
 const noRouteMs = 30
+/** Of a request or an answer, besides its body. */
+const headerBytes = 256
+/** How long the data plane's client keeps connections that are idle. */
+const idleMs = 30 * secondMs
+const defaultJitterShare = 1 / 4
+
+interface Connection {
+  process: VirtualProcess
+  until: number
+}
+
+/**
+ * Connections that are kept: of the data plane one for each request at a time, of the control plane one for all. Those
+ * of a process that has died are gone, and both ends know.
+ */
+class Connections {
+  readonly #kept = new Map<string, Connection[]>()
+
+  /** @returns whether there was one */
+  take(key: string, plane: Plane, process: VirtualProcess, now: number): boolean {
+    const kept = (this.#kept.get(key) ?? []).filter((one) => one.process === process && one.until > now)
+    const isThere = kept.length > 0
+    if (plane === 'data') kept.pop()
+    this.#kept.set(key, kept)
+    return isThere
+  }
+
+  give(key: string, plane: Plane, process: VirtualProcess, now: number): void {
+    const kept = this.#kept.get(key) ?? []
+    if (plane === 'data') kept.push({ process, until: now + idleMs })
+    else kept.splice(0, kept.length, { process, until: Number.POSITIVE_INFINITY })
+    this.#kept.set(key, kept)
+  }
+}
 
 export class SimulatedNetwork {
   readonly #components: NetworkComponents
+  readonly #init: NetworkInit
   readonly #hosts = new Map<string, GatewayHost>()
+  readonly #cuts = new Set<Cut>()
+  readonly #connections = new Connections()
+  /** Of whoever is no machine. */
+  readonly #gatewayPlace: Place
 
-  constructor(components: NetworkComponents) {
+  constructor(components: NetworkComponents, init: NetworkInit = {}) {
     this.#components = components
+    this.#init = init
+    const { region, bytesPerSecond } = init.gateway ?? {}
+    const line = (): SharedLine => new SharedLine(components.timeline, bytesPerSecond)
+    this.#gatewayPlace = { region, latencyMs: 0, up: line(), down: line() }
+  }
+
+  /** From now on these calls do not get through. @returns how to heal it; safe to call twice */
+  cut(cut: Cut): () => void {
+    const { machines } = this.#components
+    this.#cuts.add(cut)
+    const parted = [...cut.to].flatMap((peerId) => machines.get(peerId) ?? [])
+    // What machines keep from each other is nothing that a client's read notices.
+    const isFelt = [...cut.from].some((peerId) => !machines.has(peerId))
+    if (isFelt) for (const machine of parted) machine.part()
+    return () => {
+      if (!this.#cuts.delete(cut)) return
+      if (isFelt) for (const machine of parted) machine.rejoin()
+    }
+  }
+
+  #cutBetween(from: string, to: string): Cut['calls'] | undefined {
+    for (const cut of this.#cuts) if (cut.from.has(from) && cut.to.has(to)) return cut.calls
+    return undefined
   }
 
   /** From now on this process is who is called by that name. */
   host(peerId: string, process: VirtualProcess): Pick<Network, 'handle'> {
-    const host = new GatewayHost(peerId, process)
+    const host = new GatewayHost(peerId, process, this.#gatewayPlace)
     this.#hosts.set(peerId, host)
     return { handle: async (protocol, handler) => void host.handlers.set(protocol, handler) }
   }
@@ -168,7 +268,8 @@ export class SimulatedNetwork {
       if (handler === undefined) throw new HoldfastError('PROTOCOL', `${protocol} is not spoken here`)
       return await handler(from.peerId, body)
     }
-    const call = { from, to, plane: 'control' as const, label: `${protocol} of ${from.peerId}`, signal }
+    const label = `${protocol} of ${from.peerId}`
+    const call = { from, to, plane: 'control' as const, label, signal, bytes: body.length }
     const host = this.#hosts.get(to.peerId)
     return host === undefined ? this.#call({ ...call, serve: answer }) : this.#carry({ ...call, callee: host, answer })
   }
@@ -186,6 +287,7 @@ export class SimulatedNetwork {
           to,
           plane: 'data',
           label: `put ${shortCid(cid)}`,
+          bytes: bytes.length,
           signal,
           serve: async (machine) => {
             const lease = ticket === undefined ? { owner, termMs } : await this.#redeem(machine, owner, cid, ticket)
@@ -237,6 +339,7 @@ export class SimulatedNetwork {
           to,
           plane: 'data',
           label: `prove ${challenges.length}`,
+          bytes: body.length,
           signal,
           about: about(challenges.map(({ cid }) => cid)),
           serve: (machine) => this.#serveProofs(machine, owner, body)
@@ -253,6 +356,7 @@ export class SimulatedNetwork {
           to,
           plane: 'control',
           label: `refusals of ${cids.map(shortCid).join(' ')}`,
+          bytes: body.length,
           signal,
           serve: (machine) => machine.handlers.get(controlProtocols.refusal)!(owner, body)
         })
@@ -313,6 +417,7 @@ export class SimulatedNetwork {
         ...call,
         plane: 'control',
         label: `${request.op} ${request.cids.map(shortCid).join(' ')}`,
+        bytes: body.length,
         serve: (machine) => this.#serveLease(machine, owner, body, request)
       })
     )
@@ -351,77 +456,64 @@ export class SimulatedNetwork {
     return this.#carry({ ...call, callee: machine, answer: () => serve(machine!), onEnd })
   }
 
-  #carry<T>({
-    from: { process: from, machine: asker },
-    to,
-    plane,
-    label,
-    signal,
-    callee,
-    answer: serve,
-    onEnd
-  }: Pick<Call<T>, 'from' | 'to' | 'plane' | 'label' | 'signal'> & {
-    callee: Callee | undefined
-    answer: (callee: Callee) => Promise<T>
-    onEnd?: (outcome: string) => void
-  }): Promise<T> {
-    const { timeline, random, trace } = this.#components
+  #carry<T>(
+    call: Omit<Call<T>, 'serve' | 'about'> & {
+      callee: Callee | undefined
+      answer: (callee: Callee) => Promise<T>
+      onEnd?: (outcome: string) => void
+    }
+  ): Promise<T> {
+    const { from, to, plane, bytes = 0, signal, callee, answer, onEnd } = call
     return new Promise<T>((resolve, reject) => {
       if (signal?.aborted === true) {
         reject(signal.reason)
         return
       }
-      let isOver = false
-      const settle = (outcome: string, tell: () => void): void => {
-        if (isOver || !from.isAlive) return
-        isOver = true
-        signal?.removeEventListener('abort', onAbort)
-        trace.note(`${to.peerId} ${label}: ${outcome}`)
-        onEnd?.(outcome)
-        tell()
-      }
-      const onAbort = (): void => settle('given up', () => reject(signal?.reason))
-      signal?.addEventListener('abort', onAbort, { once: true })
-      const unreachable = (): void =>
-        settle('offline', () => reject(new HoldfastError('OFFLINE', `no connection to ${to.peerId}`)))
-      if (callee === undefined || asker?.behaviour.reach === 'refused') {
-        timeline.schedule(noRouteMs, unreachable)
+      const asker = from.machine
+      const cut = (): Cut['calls'] | undefined => this.#cutBetween(from.peerId, to.peerId)
+      const exchange = new Exchange(this.#components, { ...call, resolve, reject, onEnd })
+      if (callee === undefined || asker?.behaviour.reach === 'refused' || cut() === 'refused') {
+        exchange.unreachable(noRouteMs)
         return
       }
-      const delayTo = ({ latencyMs, behaviour }: Pick<Callee, 'latencyMs' | 'behaviour'>): number =>
-        (latencyMs + random.exponential(latencyMs / 4)) * behaviour.slowness
-      const delay = (): number => delayTo(callee) + (asker === undefined ? 0 : delayTo(asker))
-      const isLost = (): boolean =>
-        random.chance(callee.behaviour.lossRate) ||
-        (asker !== undefined && (asker.behaviour.reach === 'silent' || random.chance(asker.behaviour.lossRate)))
-      timeline.schedule(delay(), () => {
-        // Whoever has given up may have sent it or not.
-        if ((isOver || !from.isAlive) && random.chance(0.5)) return
-        const { behaviour, process } = callee
-        if (behaviour.reach === 'silent' || callee.hasVanished || isLost()) return
-        if (process === undefined || behaviour.reach === 'refused' || !callee.isAt(plane, to)) {
-          timeline.schedule(delay(), unreachable)
-          return
-        }
-        const reset = (): void => void timeline.schedule(delay(), unreachable)
-        callee.connections.add(reset)
-        const answer = (outcome: string, tell: () => void): void => {
-          process.schedule(callee.behaviour.stallMs + delay(), () => {
-            callee.connections.delete(reset)
-            if (callee.behaviour.reach === 'silent' || isLost()) return
-            settle(outcome, tell)
-          })
-        }
-        trace.note(`${to.peerId} hears ${label}`)
-        process.wait(serve(callee)).then(
-          (value) => answer('ok', () => resolve(value)),
-          (error: unknown) => {
-            const sent = onTheWire(error)
-            answer(sent.code, () => reject(sent))
-          }
-        )
-      })
+      const connection = `${from.peerId} ${to.peerId} ${plane}`
+      const roundTrips = this.#setUpRoundTrips(connection, plane, callee)
+      const route: Route = {
+        ...{ callee, asker, bytes, cut },
+        place: asker?.place ?? this.#gatewayPlace,
+        delayMs: () => this.#delayMs(asker, callee),
+        keep: (process) => this.#keep(connection, plane, process)
+      }
+      if (roundTrips === 0) exchange.send(route, answer)
+      else this.#components.timeline.schedule(2 * roundTrips * route.delayMs(), () => exchange.send(route, answer))
     })
+  }
+
+  /** One way, between a machine or the gateway and whom it calls. */
+  #delayMs(asker: Machine | undefined, callee: Pick<Callee, 'place' | 'behaviour'>): number {
+    const { random } = this.#components
+    const { jitterShare = defaultJitterShare } = this.#init
+    const own = ({ place: { latencyMs }, behaviour }: Pick<Callee, 'place' | 'behaviour'>): number => {
+      const jitterMs = jitterShare === 0 ? 0 : random.exponential(latencyMs * jitterShare)
+      return (latencyMs + jitterMs) * behaviour.slowness
+    }
+    const { region } = asker?.place ?? this.#gatewayPlace
+    const isFar = region !== undefined && callee.place.region !== undefined
+    const regionsMs = isFar ? drawnMs(roundTripOf(region, callee.place.region!) / 2, random) : 0
+    // Not always up: what is next door is within the same millisecond.
+    return Math.round(own(callee) + (asker === undefined ? 0 : own(asker)) + regionsMs)
+  }
+
+  /** Until a request can be sent; a closed port answers the first packet. */
+  #setUpRoundTrips(connection: string, plane: Plane, { process }: Callee): number {
+    const roundTrips = this.#init.setUpRoundTrips?.[plane] ?? 0
+    if (roundTrips === 0 || process === undefined) return 0
+    return this.#connections.take(connection, plane, process, this.#components.timeline.now) ? 0 : roundTrips
+  }
+
+  #keep(connection: string, plane: Plane, process: VirtualProcess): void {
+    if ((this.#init.setUpRoundTrips?.[plane] ?? 0) > 0)
+      this.#connections.give(connection, plane, process, this.#components.timeline.now)
   }
 
   #discovery(process: VirtualProcess): Discovery {
@@ -465,6 +557,142 @@ function hear(
 ): void {
   if (outcome === 'ok') witness.audited(machine.peerId, cids, 'answered')
   else if (outcome !== 'offline' && machine.readableSince > askedAt) witness.audited(machine.peerId, cids, 'silent')
+}
+
+/** How a request gets to whom it is for, and its answer back. */
+interface Route {
+  callee: Callee
+  asker: Machine | undefined
+  /** Of who asks. */
+  place: Place
+  /** Of the request's body. */
+  bytes: number
+  /** One way, now. */
+  delayMs: () => number
+  cut: () => Cut['calls'] | undefined
+  /** The connection has served, and is there for the next. */
+  keep: (process: VirtualProcess) => void
+}
+
+/** A call, and who hears what comes of it. */
+interface Asked<T> extends Pick<Call<T>, 'from' | 'to' | 'plane' | 'label' | 'signal'> {
+  resolve: (value: T) => void
+  reject: (reason: unknown) => void
+  onEnd: ((outcome: string) => void) | undefined
+}
+
+/** One request and its answer. Whoever asks hears once what comes of it, if anything does. */
+class Exchange<T> {
+  readonly #components: NetworkComponents
+  readonly #call: Asked<T>
+  readonly #onAbort: () => void
+  #isOver = false
+  /** Ends what is on its way. */
+  #stop = (): void => {}
+
+  constructor(components: NetworkComponents, call: Asked<T>) {
+    this.#components = components
+    this.#call = call
+    const { signal, reject } = call
+    this.#onAbort = () => {
+      this.#stop()
+      this.#settle('given up', () => reject(signal?.reason))
+    }
+    signal?.addEventListener('abort', this.#onAbort, { once: true })
+  }
+
+  /** Whoever asks learns so after a while that there is nobody. */
+  unreachable(afterMs: number): void {
+    this.#components.timeline.schedule(afterMs, () => this.#tellOffline())
+  }
+
+  send(route: Route, answer: (callee: Callee) => Promise<T>): void {
+    if (this.#isOver) return
+    const { callee, place, bytes, delayMs } = route
+    const sent = (): void => void this.#components.timeline.schedule(delayMs(), () => this.#arrived(route, answer))
+    const lines = [place.up, callee.place.down]
+    this.#stop = carryOver(lines, bytes + headerBytes, sent, () => this.unreachable(delayMs()))
+  }
+
+  #arrived(route: Route, answer: (callee: Callee) => Promise<T>): void {
+    const { random, trace } = this.#components
+    const { from, to, plane, label, resolve, reject } = this.#call
+    const { callee, delayMs, cut } = route
+    // Whoever has given up may have sent it or not.
+    if ((this.#isOver || !from.process.isAlive) && random.chance(0.5)) return
+    const { behaviour, process } = callee
+    const isCut = cut() === 'silent'
+    if (behaviour.reach === 'silent' || callee.hasVanished || isCut || this.#isLost(route)) return
+    if (process === undefined || behaviour.reach === 'refused' || !callee.isAt(plane, to)) {
+      this.unreachable(delayMs())
+      return
+    }
+    const reset = (): void => this.unreachable(delayMs())
+    callee.connections.add(reset)
+    const say = (outcome: string, answerBytes: number, tell: () => void): void =>
+      this.#answer(route, process, answerBytes, () => {
+        callee.connections.delete(reset)
+        this.#answered(route, process, outcome, tell)
+      })
+    trace.note(`${to.peerId} hears ${label}`)
+    process.wait(answer(callee)).then(
+      (value) => say('ok', bytesOf(value), () => resolve(value)),
+      (error: unknown) => {
+        const sent = onTheWire(error)
+        say(sent.code, 0, () => reject(sent))
+      }
+    )
+  }
+
+  /** Works on it, and sends what it comes to. */
+  #answer(route: Route, process: VirtualProcess, answerBytes: number, answered: () => void): void {
+    const { callee, place, bytes, delayMs } = route
+    const send = (): void => {
+      const sent = (): void => void process.schedule(delayMs(), answered)
+      // Whoever has given up has closed the connection, and who is killed has reset it.
+      if (this.#isOver) sent()
+      else this.#stop = carryOver([callee.place.up, place.down], answerBytes + headerBytes, sent, () => {})
+    }
+    const workMs = callee.behaviour.stallMs + callee.serviceMs(bytes + answerBytes)
+    if (workMs === 0) send()
+    else process.schedule(workMs, send)
+  }
+
+  #answered(route: Route, process: VirtualProcess, outcome: string, tell: () => void): void {
+    const { callee, cut, keep } = route
+    const calls = cut()
+    if (calls === 'refused') this.#tellOffline()
+    if (callee.behaviour.reach === 'silent' || calls !== undefined || this.#isLost(route)) return
+    if (!this.#isOver) keep(process)
+    this.#settle(outcome, tell)
+  }
+
+  #isLost({ callee, asker }: Route): boolean {
+    const { random } = this.#components
+    if (random.chance(callee.behaviour.lossRate)) return true
+    return asker !== undefined && (asker.behaviour.reach === 'silent' || random.chance(asker.behaviour.lossRate))
+  }
+
+  #tellOffline(): void {
+    const { to, reject } = this.#call
+    this.#settle('offline', () => reject(new HoldfastError('OFFLINE', `no connection to ${to.peerId}`)))
+  }
+
+  #settle(outcome: string, tell: () => void): void {
+    const { from, to, label, signal, onEnd } = this.#call
+    if (this.#isOver || !from.process.isAlive) return
+    this.#isOver = true
+    signal?.removeEventListener('abort', this.#onAbort)
+    this.#components.trace.note(`${to.peerId} ${label}: ${outcome}`)
+    onEnd?.(outcome)
+    tell()
+  }
+}
+
+/** Of an answer's body, where that is what is answered. */
+function bytesOf(value: unknown): number {
+  if (value instanceof Uint8Array) return value.length
+  return Array.isArray(value) ? value.reduce((sum: number, part: unknown) => sum + bytesOf(part), 0) : 0
 }
 
 /** What is left of a provider's error once it has crossed the network: a status, or none that is known. */

@@ -20,8 +20,9 @@ import { GroundTruth } from './ground-truth.ts'
 import { Invariants } from './invariants.ts'
 import { Machine } from './machine.ts'
 import { Model } from './model.ts'
-import { SimulatedNetwork } from './network.ts'
+import { type Cut, SimulatedNetwork } from './network.ts'
 import { recordIndex } from './recorded-index.ts'
+import { regionOf } from './scale/latency.ts'
 import { type SeededRandom, seededRandom } from './seeded-random.ts'
 import { shortCid, Trace } from './trace.ts'
 import { Timeline, VirtualProcess } from './virtual-clock.ts'
@@ -111,6 +112,8 @@ export class World {
     throw new HoldfastError('INTERNAL', 'there are no machines yet')
   }
   readonly #random: SeededRandom
+  /** All that an operator has is in one region. */
+  readonly #operatorRegions: readonly number[]
   readonly #network: SimulatedNetwork
   readonly #index: MetadataIndex
   readonly #codec: SegmentCodec
@@ -133,14 +136,19 @@ export class World {
 
     this.machines = new Map()
     this.truth = new GroundTruth(this.timeline, this.machines)
-    this.#network = new SimulatedNetwork({
-      timeline: this.timeline,
-      random: random.fork('network'),
-      trace: this.trace,
-      machines: this.machines,
-      budget: this.truth,
-      offered: (to, cid) => this.invariants.offered(to, cid, this.timeline.now)
-    })
+    const regions = random.fork('regions')
+    this.#network = new SimulatedNetwork(
+      {
+        timeline: this.timeline,
+        random: random.fork('network'),
+        trace: this.trace,
+        machines: this.machines,
+        budget: this.truth,
+        offered: (to, cid) => this.invariants.offered(to, cid, this.timeline.now)
+      },
+      { gateway: { region: regionOf(regions) } }
+    )
+    this.#operatorRegions = Array.from({ length: this.scenario.operators }, () => regionOf(regions))
     this.invariants = new Invariants(this.truth, this.machines)
     this.#buildMachines(init.machines ?? this.scenario.machines, random.fork('machines'))
     this.#codec = this.#observedCodec()
@@ -208,6 +216,11 @@ export class World {
     this.gateway = undefined
     void this.clock.sleep(backAfterMs).then(() => this.#startGateway())
     return true
+  }
+
+  /** Calls that do not get through from now on. @returns how to heal it */
+  cut(cut: Cut): () => void {
+    return this.#network.cut(cut)
   }
 
   /** A machine's operator has it leave, and starts another once it has; or has it stay after all, `cancelAfterMs` later. */
@@ -568,6 +581,7 @@ export class World {
         capacityBytes: 1_000_000 * (1 + random.int(4)),
         skewMs: random.int(4 * minuteMs) - 2 * minuteMs,
         latencyMs: Math.ceil(2 + random.exponential(25)),
+        region: this.#operatorRegions[operator],
         collectEveryMs: this.scenario.isLong ? 12 * hourMs : 4 * hourMs,
         deletesLeased: this.#bug === 'deletes-leased'
       }

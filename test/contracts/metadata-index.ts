@@ -924,6 +924,29 @@ export function metadataIndexContract(name: string, open: () => Promise<Metadata
       })
     })
 
+    describe('a lease', () => {
+      // The provider may have lost its table of leases since, and have the block under the new one alone.
+      test('that is new and short makes an old, long one of the block due, even once it is gone', async () => {
+        const cid = testCid('common')
+        const due = async (provider: string) =>
+          (await index.listLeasesDue(provider, 1000, 10)).map((row) => `${row.leaseUntil} ${row.cid}`)
+        const others = [aShard({ provider: 'p1' }), aShard({ provider: 'p2' })]
+        await put({ key: 'first' }, [aSegment({ shards: [aShard({ cid, leaseUntil: 5000 }), ...others] })])
+        const third = aSegment({ shards: [anUnplacedShard({ cid }), ...others] })
+        const content = { segments: [third], blocks: [] }
+        const { segmentIds } = await index.commitObject(anObject({ key: 'third', size: third.length }), content)
+        expect(await due('p0')).toEqual([])
+        await put({ key: 'second' }, [aSegment({ shards: [aShard({ cid, leaseUntil: 100 }), ...others] })])
+        await index.deleteObject('b', 'second')
+        expect(await due('p0')).toEqual([`100 ${cid}`])
+        await index.renewed('p0', [cid], 5000)
+        const where = { segmentId: segmentIds[0]!, index: 0, cid }
+        await index.placeShards([{ ...where, provider: 'p0', leaseUntil: 200, at: 1 }])
+        await index.deleteObject('b', 'third')
+        expect(await due('p0')).toEqual([`200 ${cid}`])
+      })
+    })
+
     describe('segments by what they are made of', () => {
       test('are found by a block of theirs, wherever it is, each once and no more than asked for', async () => {
         const common = testCid('common')

@@ -4,6 +4,7 @@
  */
 import { check, HoldfastError, messageOf } from '../../base/errors.ts'
 import { type Log, silentLog } from '../../base/log.ts'
+import type { CID } from '../../content/cid.ts'
 import type { Committed, NewContent } from '../index-store.ts'
 import { type SegmentRecord, type ShardRecord, type ShardState, type StoredSegment, shardStates } from '../records.ts'
 import { type Database, damaged } from './database.ts'
@@ -52,6 +53,7 @@ export class Segments {
   readonly #selectShards
   readonly #insert
   readonly #insertShard
+  readonly #shorten
   readonly #isUsed
   readonly #deleteShards
   readonly #delete
@@ -69,6 +71,11 @@ export class Segments {
     this.#insertShard = database.prepare(
       `INSERT INTO shards (segment_id, idx, cid, provider_id, state, lease_until, last_proof)
        VALUES (?, ?, ?, ?, ?, ?, ?)`
+    )
+    this.#shorten = database.prepare(
+      `UPDATE shards SET lease_until = ?3 WHERE (segment_id, idx) = (
+         SELECT segment_id, idx FROM shards
+         WHERE substr(cid, -6) = substr(?1, -6) AND cid = ?1 AND provider_id = ?2 AND lease_until > ?3 LIMIT 1)`
     )
     this.#isUsed = database.prepare(
       `SELECT EXISTS (SELECT 1 FROM content_segments WHERE segment_id = ?1)
@@ -108,9 +115,19 @@ export class Segments {
     const id = Number(this.#insert.run(length, k, m, nonce, Math.ceil(length / k), lost).lastInsertRowid)
     for (const [index, { cid, provider, state, leaseUntil, lastProof }] of shards.entries()) {
       const providerId = provider === undefined ? null : this.#providers.findOrAdd(provider)
+      if (providerId !== null) this.doubtLease(cid, providerId, leaseUntil)
       this.#insertShard.run(id, index, cid.bytes, providerId, stateCodes[state], leaseUntil, lastProof ?? null)
     }
     return id
+  }
+
+  /**
+   * The provider took the block again for another segment, under a lease until then: whatever is written of an older
+   * one may be gone with its table of leases. One row that says so is enough for a renewal soon, even if what the block
+   * was taken for now is released before.
+   */
+  doubtLease(cid: CID, providerId: number, leaseUntil: number): void {
+    this.#shorten.run(cid.bytes, providerId, leaseUntil)
   }
 
   /** Drops the segment if no content and no part names it; the trigger queues its shards for release. */
