@@ -67,12 +67,8 @@ export function provenance({ commit, machine, scale, seed, startedAt }: Result):
 }
 
 export function renderResult(result: Result): string {
-  const { title, parameters, notes, limits, rows } = result
-  const parts = [
-    `## ${title}`,
-    `${provenance(result)}.`,
-    ...(result.name === 'churn' ? churnParts(result) : [rowTables(rows)])
-  ]
+  const { title, parameters, notes, limits } = result
+  const parts = [`## ${title}`, `${provenance(result)}.`, ...partsOf(result)]
   if (limits !== undefined) parts.push('### The machine, in the same run', rowTables(limits))
   if (limits !== undefined && result.name === 'throughput') parts.push(...floorParts(result, limits))
   for (const failure of result.failures ?? []) parts.push(`**Failed:** ${failure}`)
@@ -83,6 +79,39 @@ export function renderResult(result: Result): string {
       .join('; ')}.`
   )
   return `${parts.join('\n\n')}\n`
+}
+
+function partsOf(result: Result): string[] {
+  if (result.name === 'churn') return churnParts(result)
+  if (result.name === 'live') return liveParts(result)
+  return [rowTables(result.rows)]
+}
+
+/** What was measured, beside what was foretold; whether they agree; and margins over the run. */
+function liveParts({ rows, scale }: Result): string[] {
+  const margins = rows.filter(({ id }) => id.startsWith('margins-'))
+  const agreements = rows.filter(({ id }) => id.startsWith('agreement-'))
+  const parts = [transposed(rows.filter((row) => !margins.includes(row) && !agreements.includes(row)))]
+  if (agreements.length > 0) parts.push('### Whether the simulator foretold it', rowTables(agreements))
+  if (margins.length > 0)
+    parts.push(
+      '### Margins',
+      rowTables(margins),
+      `![live-margins](live-margins${scale === 'full' ? '' : '.smoke'}.svg)`
+    )
+  return parts
+}
+
+/** Rows become columns: for few of them with many figures. */
+function transposed(rows: readonly Row[]): string {
+  const names = new Map(rows.flatMap(({ figures }) => Object.entries(figures).map(([name, { unit }]) => [name, unit])))
+  return table(
+    ['', ...rows.map(({ label }) => label)],
+    [...names].map(([name, unit]) => [
+      `${name}, ${unit}`,
+      ...rows.map(({ figures }) => (figures[name] === undefined ? '' : formatFigure(figures[name])))
+    ])
+  )
 }
 
 /** A table for each churn model, and one for what is not of any. */
@@ -156,7 +185,7 @@ function floorParts({ parameters, rows }: Result, limits: readonly Row[]): strin
   ]
 }
 
-const order = ['throughput', 'memory', 'repair', 'custody', 'churn', 'limits', 'kernel', 'runtimes']
+const order = ['throughput', 'memory', 'repair', 'custody', 'churn', 'live', 'limits', 'kernel', 'runtimes']
 
 export function renderReport(results: readonly Result[]): string {
   const sorted = results.toSorted((a, b) => order.indexOf(a.name) - order.indexOf(b.name))
