@@ -5,6 +5,7 @@ import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { buildProgram } from '../../src/cli/main.ts'
 import { launcher, runCli } from '../support/cli.ts'
 
 let directory: string
@@ -28,7 +29,10 @@ const commands = [
   'put',
   'get',
   'ls',
-  'rm'
+  'rm',
+  'bench churn',
+  'bench throughput',
+  'bench kernel'
 ]
 
 describe.concurrent('help', () => {
@@ -92,7 +96,18 @@ describe.concurrent('what is wrong with the command line', () => {
     [['audit', '--list', '--export', 'x'], "cannot be used with option '--export"],
     [['audit', '--verify', 'x', '--export', 'y'], "cannot be used with option '--"],
     [['audit', '--export', '-', '--json'], 'want standard output'],
-    [['ls', '--endpoint', 'http://127.0.0.1:1/path'], 'endpoint']
+    [['ls', '--endpoint', 'http://127.0.0.1:1/path'], 'endpoint'],
+    [['bench', 'nosuch'], "unknown command 'nosuch'"],
+    [['bench', 'churn', '--providers', '2'], 'from 3 to 200'],
+    [['bench', 'churn', '--speed', '0'], 'a number above 0'],
+    [['bench', 'churn', '--duration', '10'], 'write a number with ms, s, m, h or d'],
+    [['bench', 'churn', '--code', '6-6'], 'K+M'],
+    [['bench', 'churn', '--clients', '0'], 'from 1 to 256'],
+    [['bench', 'churn', '--trace', 'nosuch'], 'neither a churn model (departure, '],
+    [['bench', 'churn', '--trace', launcher], 'not a trace: line 1'],
+    [['bench', 'churn', '--code', '20+20'], 'needs 40 providers'],
+    [['bench', 'churn', '--objects', '2'], 'an object for each'],
+    [['bench', 'kernel', 'stray'], 'too many arguments']
   ])('holdfast %j is refused with advice', async (args, advice) => {
     const credentials = { AWS_ACCESS_KEY_ID: 'a', AWS_SECRET_ACCESS_KEY: 'b' }
     const { status, stdout, stderr } = await runCli(args, { cwd: directory, env: credentials })
@@ -112,6 +127,19 @@ describe.concurrent('what is wrong with the command line', () => {
     const { status, stderr } = await runCli(['get', 's3://bucket', '--json'], { cwd: directory })
     expect(status).toBe(2)
     expect(JSON.parse(stderr)).toMatchObject({ code: 'BAD_INPUT', message: expect.stringContaining('s3://BUCKET/KEY') })
+  })
+})
+
+describe('an installation without benchmarks', () => {
+  it('says that they come with the source', async () => {
+    const run = { launcher: path.join(directory, 'src/cli/holdfast.js'), env: {}, signal: new AbortController().signal }
+    for (const name of ['churn', 'throughput', 'kernel']) {
+      const running = buildProgram(run).parseAsync(['bench', name], { from: 'user' })
+      await expect(running).rejects.toMatchObject({
+        code: 'BAD_CONFIG',
+        message: expect.stringContaining('come with the source')
+      })
+    }
   })
 })
 
