@@ -1,11 +1,12 @@
 /** What `holdfast bench churn` runs: one run, as its only argument says in JSON. */
 import { writeFile } from 'node:fs/promises'
 import os from 'node:os'
-import { resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import { HoldfastError, messageOf } from '../../src/base/errors.ts'
 import { Exit, exitCodeOf, exitCodes } from '../../src/cli/exit-codes.ts'
 import { interruptSignal } from '../../src/cli/interrupt.ts'
+import { writePlots } from '../churn/plots.ts'
 import { renderResult } from '../report.ts'
 import { runBenchmark } from '../run.ts'
 import { liveBenchmark } from './live.ts'
@@ -40,8 +41,13 @@ async function run({ choice, isSimulatedOnly, out, isJson }: Request, signal: Ab
     progress: (line) => void process.stderr.write(`${line}\n`),
     signal
   })
-  if (out !== undefined) await writeFile(resolve(out), `${JSON.stringify(result, null, 2)}\n`)
-  process.stdout.write(`${isJson ? JSON.stringify(result) : renderResult(result)}\n`)
+  if (out !== undefined) {
+    await writeFile(resolve(out), `${JSON.stringify(result, null, 2)}\n`)
+    await writePlots(dirname(resolve(out)), result)
+  }
+  // A terminal shows no plots.
+  const text = renderResult(result).replaceAll(/^!\[.*\n\n/gm, '')
+  process.stdout.write(`${isJson ? JSON.stringify(result) : text}\n`)
   if ((result.failures?.length ?? 0) > 0) throw new Exit(exitCodes.failure)
 }
 

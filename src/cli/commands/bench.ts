@@ -113,7 +113,7 @@ const exits = {
   names: ['ok', 'failure', 'usage', 'interrupted'],
   special: {
     ok: 'it was run, and every answer was right',
-    failure: 'it failed: a wrong answer, a process that ended; with --full also figures that were not foretold',
+    failure: 'it failed: a wrong answer, a process that ended, figures that the simulator did not foretell',
     usage: 'a flag or a trace is wrong, or this is an installation without the benchmarks'
   }
 } as const
@@ -142,7 +142,7 @@ function addChurn(bench: Command): Command {
     .option('--objects <n>', 'objects stored', integer('a count', 1, 100_000))
     .option('--no-lines', 'no latency and no limit of bandwidth between processes')
     .option('--simulate', 'only the simulator: no processes are started')
-    .option('--out <file>', 'write the result as JSON to a file')
+    .option('--out <file>', 'write the result as JSON to a file, and its plot as live-margins.svg beside it')
 }
 
 export const register: Register = (program, run) => {
