@@ -51,7 +51,7 @@ function rowTables(rows: readonly Row[]): string {
     .join('\n\n')
 }
 
-const columnsOf = (figures: Row['figures']): string[] =>
+const columnsOf = (figures: Record<string, Pick<Figure, 'unit'>>): string[] =>
   Object.entries(figures).map(([name, { unit }]) => `${name}, ${unit}`)
 
 export function provenance({ commit, machine, scale, seed, startedAt }: Result): string {
@@ -100,6 +100,17 @@ function liveParts({ rows, scale }: Result): string[] {
       `![live-margins](live-margins${scale === 'full' ? '' : '.smoke'}.svg)`
     )
   return parts
+}
+
+/** What was measured, each beside what was foretold. */
+function liveSummary({ rows, parameters }: Result): string {
+  const shown = ['success', 'firstByteMsP50', 'readMsP95', 'decodeRate', 'repairTraffic', 'meanMargin', 'lostObjects']
+  const columns = rows.filter(({ figures }) => shown.every((name) => figures[name] !== undefined))
+  const units = columnsOf(Object.fromEntries(shown.map((name) => [name, columns[0]?.figures[name] ?? { unit: '' }])))
+  return table(
+    [`Retrieval under churn: ${parameters.providers} providers, ${parameters.speed} times as fast`, ...units],
+    columns.map(({ label, figures }) => [label, ...shown.map((name) => formatFigure(figures[name]!))])
+  )
 }
 
 /** Rows become columns: for few of them with many figures. */
@@ -242,6 +253,8 @@ export function renderSummary(results: readonly Result[]): string {
   if (repair !== undefined) parts.push(...repairParts(repair))
   const churn = find('churn')
   if (churn !== undefined) parts.push(churnSummary(churn))
+  const live = find('live')
+  if (live !== undefined) parts.push(liveSummary(live))
   if (parts.length === 0) return 'No full run is recorded yet.'
   parts.push(
     'Median (least to most of the samples). All figures, with how they were taken: [bench/results](bench/results/README.md).'

@@ -10,6 +10,7 @@ import { type Agreement, agreementOf } from '../../src/sim/churn/agreement.ts'
 import { type ChurnFigures, type ChurnReport, figuresOfChurn } from '../../src/sim/churn/report.ts'
 import type { ChurnWorkload } from '../../src/sim/churn/workload.ts'
 import { type BenchContext, type Benchmark, figureOf, type Outcome, WrongAnswerError } from '../harness.ts'
+import { formatNumber } from '../report.ts'
 import type { Figure, Row } from '../result.ts'
 import type { Lateness } from './driver.ts'
 import { runLive } from './run.ts'
@@ -207,7 +208,7 @@ function agreementRow(trace: string, { figure, live: real, simulated, bound, isW
 }
 
 const disagreement = (trace: string, { figure, live: real, simulated, bound }: Agreement): string =>
-  `${trace}: ${figure} is ${real} live and ${simulated} in the simulator, which is out of ${bound.factor} times and ${bound.by}`
+  `${trace}: ${figure} is ${formatNumber(real)} live and ${formatNumber(simulated)} in the simulator: more than ${bound.factor} times and ${bound.by} apart`
 
 function parametersOf(trace: string, workload: ChurnWorkload): Outcome['parameters'] {
   const { timeline, code, speed, durationMs, objects, bytesMin, bytesMax, clients, pauseMs, writeShare } = workload

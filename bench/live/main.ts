@@ -38,7 +38,8 @@ async function run({ choice, isSimulatedOnly, out, isJson }: Request, signal: Ab
     seed: choice.seed,
     parent: os.tmpdir(),
     runtimes: [],
-    progress: (line) => void process.stderr.write(`${line}\n`),
+    // With JSON wanted, stderr is for errors.
+    progress: (line) => void (isJson || process.stderr.write(`${line}\n`)),
     signal
   })
   if (out !== undefined) {

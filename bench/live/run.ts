@@ -4,7 +4,7 @@ import { messageOf } from '../../src/base/errors.ts'
 import { minuteMs, secondMs } from '../../src/base/limits.ts'
 import { systemClock } from '../../src/base/system.ts'
 import type { ObjectHealth } from '../../src/object/object-store.ts'
-import { type ChurnCounters, ChurnRecorder, type ChurnReport } from '../../src/sim/churn/report.ts'
+import { type ChurnCounters, ChurnRecorder, type ChurnReport, type MarginSample } from '../../src/sim/churn/report.ts'
 import { type ChurnWorkload, checkWorkload, eventsOf, keyOf, sizesOf } from '../../src/sim/churn/workload.ts'
 import { DataSource } from '../data.ts'
 import { WrongAnswerError } from '../harness.ts'
@@ -34,6 +34,7 @@ const storeMsMax = 10 * minuteMs
 /** Looks over a run, and the least time between two: a look costs the gateway some of its CPU. */
 const looks = 120
 const lookEveryMsMin = secondMs
+const lookMsMax = minuteMs
 /** At the end an object counts as lost when it can't be read for so long. */
 const readBackMsMax = minuteMs
 
@@ -157,18 +158,21 @@ class Live {
     })
   }
 
-  /** @throws where the gateway does not say how its objects are */
+  /** @throws where the gateway does not say for long how its objects are */
   async #watch(startedAt: number, signal: AbortSignal): Promise<void> {
     const { durationMs } = this.#init.workload
-    const everyMs = Math.max(lookEveryMsMin, durationMs / looks)
-    for (let atMs = 0; atMs < durationMs; atMs += everyMs) {
+    const everyMs = Math.min(durationMs, Math.max(lookEveryMsMin, durationMs / looks))
+    for (let atMs = everyMs; atMs <= durationMs; atMs += everyMs) {
       const waitMs = startedAt + atMs - systemClock.now()
       // Where a look took longer than that, the next begins at once, and those that have passed are left out.
       if (waitMs < -everyMs) continue
       if (waitMs > 0) await systemClock.sleep(waitMs, signal)
       signal.throwIfAborted()
-      const lookedAt = systemClock.now() - startedAt
-      this.#recorder.margin({ atMs: lookedAt, ...(await this.#look()) })
+      const look = async (): Promise<MarginSample> => {
+        const lookedAt = systemClock.now() - startedAt
+        return { atMs: lookedAt, ...(await this.#look()) }
+      }
+      this.#recorder.margin(await waitUntil('the gateway says how all is', look, { msMax: lookMsMax, signal }))
     }
   }
 

@@ -123,7 +123,11 @@ describe.concurrent('what is wrong with the command line', () => {
     expect([key.status, key.stderr]).toEqual([2, expect.stringContaining('AWS_ACCESS_KEY_ID')])
   })
 
-  it('says so in JSON where JSON is wanted', async () => {
+  it('says so in JSON where JSON is wanted, also what only the benchmark knows', async () => {
+    const bench = await runCli(['bench', 'churn', '--trace', 'nosuch', '--json'], { cwd: directory })
+    expect([bench.status, bench.stdout.toString()]).toEqual([2, ''])
+    expect(JSON.parse(bench.stderr)).toMatchObject({ code: 'BAD_INPUT', message: expect.stringContaining('nosuch') })
+
     const { status, stderr } = await runCli(['get', 's3://bucket', '--json'], { cwd: directory })
     expect(status).toBe(2)
     expect(JSON.parse(stderr)).toMatchObject({ code: 'BAD_INPUT', message: expect.stringContaining('s3://BUCKET/KEY') })
