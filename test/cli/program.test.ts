@@ -1,12 +1,12 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { buildProgram } from '../../src/cli/main.ts'
-import { launcher, runCli } from '../support/cli.ts'
+import { launcher, runCli, until } from '../support/cli.ts'
 
 let directory: string
 beforeAll(async () => {
@@ -144,6 +144,50 @@ describe('an installation without benchmarks', () => {
         message: expect.stringContaining('come with the source')
       })
     }
+  })
+})
+
+describe('benchmarks', () => {
+  /** A checkout with a program in the place of a benchmark. */
+  async function checkoutWith(file: string, text: string): Promise<string> {
+    const root = await mkdtemp(path.join(directory, 'checkout-'))
+    await mkdir(path.join(root, 'bench', path.dirname(file)), { recursive: true })
+    await writeFile(path.join(root, 'bench', file), text)
+    return root
+  }
+
+  const says = `require('node:fs').writeFileSync(__dirname + '/said', JSON.stringify(process.argv.slice(2)))`
+  const bench = (root: string, args: string[], signal = new AbortController().signal): Promise<unknown> =>
+    buildProgram({ launcher: path.join(root, 'src/cli/holdfast.js'), env: {}, signal }).parseAsync(['bench', ...args], {
+      from: 'user'
+    })
+
+  it('are given their options, and end the command with their exit code', async () => {
+    const root = await checkoutWith('main.ts', `${says}; process.exit(7)`)
+    await expect(bench(root, ['kernel', '--full', '--json'])).rejects.toMatchObject({ status: 7 })
+    expect(JSON.parse(await readFile(path.join(root, 'bench/said'), 'utf8'))).toEqual([
+      ...['--only', 'kernel', '--full', '--json']
+    ])
+  })
+
+  it('are given what a run under churn is, and are ended with the command', async () => {
+    const wait = `process.once('SIGTERM', () => process.exit(0)); setInterval(() => {}, 1000); ${says}`
+    const root = await checkoutWith('live/main.ts', wait)
+    const interrupted = new AbortController()
+    const running = bench(root, ['churn', '--speed', '7.5', '--code', '4+2', '--no-lines'], interrupted.signal)
+    running.catch(() => {}) // looked at below
+    const file = path.join(root, 'bench/live/said')
+    const said = await until(async () => (await readFile(file, 'utf8').catch(() => '')) || undefined)
+    interrupted.abort(new Error('interrupted'))
+    await expect(running).rejects.toMatchObject({ status: 130 })
+    expect(JSON.parse((JSON.parse(said) as string[])[0]!)).toEqual({
+      choice: {
+        ...{ providers: 24, trace: 'weibull', speed: 7.5, durationMs: 600_000, code: { k: 4, m: 2 }, seed: 1 },
+        hasLines: false
+      },
+      isSimulatedOnly: false,
+      isJson: false
+    })
   })
 })
 

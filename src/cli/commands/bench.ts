@@ -158,7 +158,9 @@ export const register: Register = (program, run) => {
     const command = bench
       .command(name)
       .summary(summary)
-      .description(`${summary[0]!.toUpperCase()}${summary.slice(1)}. At a small size that only shows that it works.`)
+      .description(
+        `${summary[0]!.toUpperCase()}${summary.slice(1)}. At a small size that only shows that it works. Results also go to bench/results, as with \`npm run bench\`.`
+      )
       .option('--full', 'the size whose figures may be quoted: takes long, and wants a quiet machine')
     action<OtherOptions>(command, run, exits, benchOther(name))
   }
