@@ -153,6 +153,16 @@ export class LiveNetwork implements Places {
     return this.#places.find(({ occupant }) => occupant?.isUp === true && occupant.peerId === peerId)?.occupant?.data
   }
 
+  /** @throws naming processes that have ended though the trace did not say so: what was measured is then something else */
+  checkRunning(): void {
+    const ended = this.#places.flatMap(({ occupant }) =>
+      occupant?.isUp === true && occupant.process?.hasEnded === true ? [occupant.name] : []
+    )
+    if (this.#gateway?.process.hasEnded === true) ended.push('gateway')
+    if (this.#proxy?.hasEnded === true) ended.push('proxy')
+    if (ended.length > 0) throw new Error(`ended by themselves: ${ended.join(', ')}`)
+  }
+
   /** Until every provider that runs is online to the gateway. */
   async untilOnline(): Promise<void> {
     const up = this.#places.flatMap(({ occupant }) => (occupant?.isUp === true ? [occupant] : []))

@@ -97,8 +97,9 @@ class Live {
     // Where one fails there is nothing left to measure: the others end as well.
     for (const part of parts) part.catch((error: unknown) => ending.abort(error))
     await Promise.allSettled(parts)
-    if (ending.signal.aborted) throw ending.signal.reason
     signal.throwIfAborted()
+    if (!(ending.signal.reason instanceof WrongAnswerError)) network.checkRunning()
+    if (ending.signal.aborted) throw ending.signal.reason
     const durationMs = systemClock.now() - startedAt
     const counters = differenceOf(await network.counters(), before)
     progress('everybody comes back, and all is read')
