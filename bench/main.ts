@@ -12,6 +12,7 @@ import { custody } from './custody/custody.ts'
 import type { Benchmark, Scale } from './harness.ts'
 import { kernel } from './kernel/kernel.ts'
 import { limits } from './limits.ts'
+import { live } from './live/live.ts'
 import { repair } from './repair/repair.ts'
 import { renderResult, writeReport } from './report.ts'
 import { writeResult } from './result.ts'
@@ -20,7 +21,7 @@ import { memory } from './throughput/memory.ts'
 import { runtimes } from './throughput/runtimes.ts'
 import { throughput } from './throughput/throughput.ts'
 
-const benchmarks: readonly Benchmark[] = [limits, kernel, throughput, memory, custody, repair, churn, runtimes]
+const benchmarks: readonly Benchmark[] = [limits, kernel, throughput, memory, custody, repair, churn, live, runtimes]
 /** Compares what has to be named, so it runs only when asked for. */
 const onRequest: ReadonlySet<Benchmark> = new Set([runtimes])
 
@@ -40,6 +41,7 @@ Without options every benchmark runs at smoke size, in a few minutes: it shows t
   --scenario ID     of --only repair: one of its scenarios; may be given several times (default: all)
   --peers DIR       directory whose node_modules has peers that the project does not depend on (@ronomon/reed-solomon)
   --seed N          of the data (default: 1)
+  --json            print results as JSON instead of tables
 
 Exit codes: 0 done, 1 a benchmark failed (a wrong answer counts as such), 2 wrong options, 130 interrupted.`
 
@@ -54,6 +56,7 @@ interface Options {
   peers?: string
   scenarios?: readonly string[]
   seed: number
+  isJson: boolean
 }
 
 class UsageError extends Error {}
@@ -92,7 +95,8 @@ function parseOptions(args: string[]): Options | 'help' {
     runtimes: runtimePaths,
     peers: values.peers,
     scenarios: values.scenario,
-    seed: values.seed === undefined ? 1 : integer(values.seed, 'seed', 0)
+    seed: values.seed === undefined ? 1 : integer(values.seed, 'seed', 0),
+    isJson: values.json === true
   }
 }
 
@@ -110,7 +114,8 @@ const parse = (args: string[]) =>
       runtime: { type: 'string', multiple: true },
       peers: { type: 'string' },
       scenario: { type: 'string', multiple: true },
-      seed: { type: 'string' }
+      seed: { type: 'string' },
+      json: { type: 'boolean' }
     }
   })
 
@@ -124,6 +129,9 @@ async function main(args: string[]): Promise<number> {
   const onSignal = (): void => interrupted.abort(new Error('interrupted'))
   process.once('SIGINT', onSignal)
   process.once('SIGTERM', onSignal)
+  // Whoever started it with a channel is gone, however that came; listening alone keeps nothing alive.
+  process.once('disconnect', onSignal)
+  process.channel?.unref()
   const { scale, chosen, out, parent, providers, code, peers, seed } = options
   const progress = (line: string): void => void process.stderr.write(`${line}\n`)
   let failed = 0
@@ -143,8 +151,9 @@ async function main(args: string[]): Promise<number> {
         signal
       })
       progress(`written: ${await writeResult(out, result)}`)
-      if (benchmark === churn) for (const file of await writePlots(out, result)) progress(`written: ${file}`)
-      process.stdout.write(`${renderResult(result)}\n`)
+      if (benchmark === churn || benchmark === live)
+        for (const file of await writePlots(out, result)) progress(`written: ${file}`)
+      process.stdout.write(`${options.isJson ? JSON.stringify(result) : renderResult(result)}\n`)
       failed += result.failures?.length ?? 0
     }
   } catch (error) {

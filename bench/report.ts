@@ -51,7 +51,7 @@ function rowTables(rows: readonly Row[]): string {
     .join('\n\n')
 }
 
-const columnsOf = (figures: Row['figures']): string[] =>
+const columnsOf = (figures: Record<string, Pick<Figure, 'unit'>>): string[] =>
   Object.entries(figures).map(([name, { unit }]) => `${name}, ${unit}`)
 
 export function provenance({ commit, machine, scale, seed, startedAt }: Result): string {
@@ -67,12 +67,8 @@ export function provenance({ commit, machine, scale, seed, startedAt }: Result):
 }
 
 export function renderResult(result: Result): string {
-  const { title, parameters, notes, limits, rows } = result
-  const parts = [
-    `## ${title}`,
-    `${provenance(result)}.`,
-    ...(result.name === 'churn' ? churnParts(result) : [rowTables(rows)])
-  ]
+  const { title, parameters, notes, limits } = result
+  const parts = [`## ${title}`, `${provenance(result)}.`, ...partsOf(result)]
   if (limits !== undefined) parts.push('### The machine, in the same run', rowTables(limits))
   if (limits !== undefined && result.name === 'throughput') parts.push(...floorParts(result, limits))
   for (const failure of result.failures ?? []) parts.push(`**Failed:** ${failure}`)
@@ -83,6 +79,50 @@ export function renderResult(result: Result): string {
       .join('; ')}.`
   )
   return `${parts.join('\n\n')}\n`
+}
+
+function partsOf(result: Result): string[] {
+  if (result.name === 'churn') return churnParts(result)
+  if (result.name === 'live') return liveParts(result)
+  return [rowTables(result.rows)]
+}
+
+/** What was measured, beside what was foretold; whether they agree; and margins over the run. */
+function liveParts({ rows, scale }: Result): string[] {
+  const margins = rows.filter(({ id }) => id.startsWith('margins-'))
+  const agreements = rows.filter(({ id }) => id.startsWith('agreement-'))
+  const parts = [transposed(rows.filter((row) => !margins.includes(row) && !agreements.includes(row)))]
+  if (agreements.length > 0) parts.push('### Whether the simulator foretold it', rowTables(agreements))
+  if (margins.length > 0)
+    parts.push(
+      '### Margins',
+      rowTables(margins),
+      `![live-margins](live-margins${scale === 'full' ? '' : '.smoke'}.svg)`
+    )
+  return parts
+}
+
+/** What was measured, each beside what was foretold. */
+function liveSummary({ rows, parameters }: Result): string {
+  const shown = ['success', 'firstByteMsP50', 'readMsP95', 'decodeRate', 'repairTraffic', 'meanMargin', 'lostObjects']
+  const columns = rows.filter(({ figures }) => shown.every((name) => figures[name] !== undefined))
+  const units = columnsOf(Object.fromEntries(shown.map((name) => [name, columns[0]?.figures[name] ?? { unit: '' }])))
+  return table(
+    [`Retrieval under churn: ${parameters.providers} providers, ${parameters.speed} times as fast`, ...units],
+    columns.map(({ label, figures }) => [label, ...shown.map((name) => formatFigure(figures[name]!))])
+  )
+}
+
+/** Rows become columns: for few of them with many figures. */
+function transposed(rows: readonly Row[]): string {
+  const names = new Map(rows.flatMap(({ figures }) => Object.entries(figures).map(([name, { unit }]) => [name, unit])))
+  return table(
+    ['', ...rows.map(({ label }) => label)],
+    [...names].map(([name, unit]) => [
+      `${name}, ${unit}`,
+      ...rows.map(({ figures }) => (figures[name] === undefined ? '' : formatFigure(figures[name])))
+    ])
+  )
 }
 
 /** A table for each churn model, and one for what is not of any. */
@@ -172,7 +212,7 @@ function floorParts({ parameters, rows }: Result, limits: readonly Row[]): strin
   ]
 }
 
-const order = ['throughput', 'memory', 'repair', 'custody', 'churn', 'limits', 'kernel', 'runtimes']
+const order = ['throughput', 'memory', 'repair', 'custody', 'churn', 'live', 'limits', 'kernel', 'runtimes']
 
 export function renderReport(results: readonly Result[]): string {
   const sorted = results.toSorted((a, b) => order.indexOf(a.name) - order.indexOf(b.name))
@@ -229,6 +269,8 @@ export function renderSummary(results: readonly Result[]): string {
   if (repair !== undefined) parts.push(...repairParts(repair))
   const churn = find('churn')
   if (churn !== undefined) parts.push(churnSummary(churn))
+  const live = find('live')
+  if (live !== undefined) parts.push(liveSummary(live))
   if (parts.length === 0) return 'No full run is recorded yet.'
   parts.push(
     'Median (least to most of the samples). All figures, with how they were taken: [bench/results](bench/results/README.md).'

@@ -3,6 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parse, View } from 'vega'
 import { compile, type TopLevelSpec } from 'vega-lite'
+import { marginPlot } from '../live/plots.ts'
 import type { Result, Row } from '../result.ts'
 
 interface Plot {
@@ -147,6 +148,8 @@ export function plotsOf(result: Result): Plot[] {
   const plots: Plot[] = []
   if (rowsOf(result, 'stored').length > 0) plots.push(costPlot(result), lossPlot(result), successPlot(result))
   if (rowsOf(result, 'theory').length > 0) plots.push(theoryPlot(result))
+  const margins = marginPlot(result)
+  if (margins !== undefined) plots.push(margins)
   return plots
 }
 

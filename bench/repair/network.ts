@@ -7,10 +7,9 @@ import { join } from 'node:path'
 import type { GatewayStatus, ProviderView } from '../../src/admin/backend.ts'
 import { forEachLimit } from '../../src/base/concurrency.ts'
 import { minuteMs } from '../../src/base/limits.ts'
-import { systemRandom } from '../../src/base/system.ts'
-import { createAdminClient } from '../../src/cli/admin-client.ts'
 import { type GatewayReady, gatewayReadySchema, providerReadySchema } from '../../src/cli/up/messages.ts'
-import { isPortFree } from '../../src/cli/up/plan.ts'
+import { GatewayAdmin, type RepairTotals } from '../gateway-admin.ts'
+import { PortPairs } from '../ports.ts'
 import { NodeProcess } from './node-process.ts'
 import { waitUntil } from './wait.ts'
 
@@ -40,41 +39,30 @@ export interface Provider {
   process: NodeProcess
 }
 
-/** What `GET /v1/repairs` says of traffic: bytes since the gateway began to count. */
-export interface RepairTotals {
-  repairs: number
-  shardsRebuilt: number
-  shardsMoved: number
-  bytesRead: number
-  bytesWritten: number
-  bytesTheory: number
-  wastedBytes: number
-}
-
 const startMsMax = 2 * minuteMs
 const startsAtOnce = 4
 /** Enough that one of them is there when somebody joins. */
 const bootstrapCount = 3
-/** Below the ports that the system gives to outgoing connections, so that a gateway can have its port again. */
-const portFirst = 10_000
-const portPairs = 10_000
 
 export class RepairNetwork {
   readonly init: RepairNetworkInit
   readonly providers: Provider[] = []
+  readonly #admin: GatewayAdmin
+  /** Of S3; the admin API has the next. The same after each start. */
   readonly #port: number
   #gateway: { process: NodeProcess; ready: GatewayReady } | undefined
   #made = 0
 
   private constructor(init: RepairNetworkInit, port: number) {
     this.init = init
+    this.#admin = new GatewayAdmin(() => this.gateway.admin, init.signal)
     this.#port = port
   }
 
   /** Resolves when every provider is known to the gateway, and it serves. */
   static async start(init: RepairNetworkInit): Promise<RepairNetwork> {
     await mkdir(join(init.directory, 'logs'), { recursive: true })
-    const network = new RepairNetwork(init, await freePort())
+    const network = new RepairNetwork(init, await new PortPairs().next())
     try {
       const domains = Array.from({ length: init.providers }, (_, i) => `site-${i % init.domains}`)
       await network.addProvider(domains[0]!) // the one that the others join through
@@ -166,11 +154,11 @@ export class RepairNetwork {
   }
 
   async get<T>(path: string): Promise<T> {
-    return await createAdminClient(this.gateway.admin, this.init.signal).request<T>('GET', path)
+    return await this.#admin.get(path)
   }
 
   async post<T>(path: string, body: object): Promise<T> {
-    return await createAdminClient(this.gateway.admin, this.init.signal).request<T>('POST', path, body)
+    return await this.#admin.post(path, body)
   }
 
   async status(): Promise<GatewayStatus> {
@@ -178,19 +166,16 @@ export class RepairNetwork {
   }
 
   async providerViews(): Promise<ProviderView[]> {
-    return (await this.get<{ providers: ProviderView[] }>('/v1/providers')).providers
+    return await this.#admin.providerViews()
   }
 
   async repairTotals(): Promise<RepairTotals> {
-    return (await this.get<{ totals: RepairTotals }>('/v1/repairs')).totals
+    return await this.#admin.repairTotals()
   }
 
   /** A counter or gauge of `GET /metrics`, summed over its labels; 0 while there is none. */
   async metric(name: string): Promise<number> {
-    const response = await fetch(`${this.gateway.admin}/metrics`, { signal: AbortSignal.any([this.init.signal]) })
-    if (!response.ok) throw new Error(`/metrics answers ${response.status}`)
-    const lines = (await response.text()).split('\n').filter((line) => new RegExp(`^${name}[ {]`).test(line))
-    return lines.reduce((sum, line) => sum + Number(line.slice(line.lastIndexOf(' ') + 1)), 0)
+    return await this.#admin.metric(name)
   }
 
   async stop(): Promise<void> {
@@ -211,13 +196,6 @@ export class RepairNetwork {
 }
 
 const peerIdOf = ({ peerId }: { peerId: string }): string => peerId
-
-async function freePort(): Promise<number> {
-  for (;;) {
-    const port = portFirst + 2 * systemRandom.int(portPairs)
-    if ((await isPortFree(port)) && (await isPortFree(port + 1))) return port // the admin API has the next
-  }
-}
 
 /** Blocks on a provider's disk, with their bytes. */
 export async function blocksOf({ data }: Pick<Provider, 'data'>): Promise<Map<string, number>> {

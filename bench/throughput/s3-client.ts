@@ -38,6 +38,28 @@ export interface S3ClientInit {
   signal: AbortSignal
 }
 
+/** What an object is held against. */
+export type Expected = Pick<ObjectData, 'size' | 'verify'>
+
+export interface RequestOptions {
+  /** Ends this request alone. */
+  signal?: AbortSignal
+  /** Called once, with the first byte of the body of an answer that is no error. */
+  onFirstByte?: () => void
+}
+
+/** An answer that was an error. */
+export class S3Failure extends Error {
+  /** As S3 names it, such as `SlowDown`; the status where it does not. */
+  readonly code: string
+
+  constructor(what: string, status: number, body: string) {
+    super(`${what} answered ${status}: ${body}`)
+    this.name = 'S3Failure'
+    this.code = /<Code>(\w{1,64})<\/Code>/.exec(body)?.[1] ?? `status ${status}`
+  }
+}
+
 export class S3Client {
   readonly #init: S3ClientInit
   readonly #host: string
@@ -58,13 +80,13 @@ export class S3Client {
     await this.#request('PUT', `/${bucket}`)
   }
 
-  async put(bucket: string, key: string, data: ObjectData): Promise<void> {
-    await this.#request('PUT', `/${bucket}/${key}`, { body: data })
+  async put(bucket: string, key: string, data: ObjectData, options: RequestOptions = {}): Promise<void> {
+    await this.#request('PUT', `/${bucket}/${key}`, { ...options, body: data })
   }
 
   /** @throws WrongAnswerError unless the object is `expected`, byte for byte */
-  async get(bucket: string, key: string, expected: ObjectData): Promise<void> {
-    await this.#request('GET', `/${bucket}/${key}`, { expected })
+  async get(bucket: string, key: string, expected: Expected, options: RequestOptions = {}): Promise<void> {
+    await this.#request('GET', `/${bucket}/${key}`, { ...options, expected })
   }
 
   async close(): Promise<void> {
@@ -74,7 +96,7 @@ export class S3Client {
   #request(
     method: 'GET' | 'PUT',
     path: string,
-    { body, expected }: { body?: ObjectData; expected?: ObjectData } = {}
+    { body, expected, signal: own, onFirstByte }: RequestOptions & { body?: ObjectData; expected?: Expected } = {}
   ): Promise<void> {
     const headers = this.#sign(method, path)
     if (method === 'PUT') headers['content-length'] = String(body?.size ?? 0)
@@ -82,7 +104,7 @@ export class S3Client {
       let status = 0
       let received = 0
       let failure = ''
-      const { signal } = this.#init
+      const signal = own === undefined ? this.#init.signal : AbortSignal.any([this.#init.signal, own])
       let onAbort = (): void => {}
       const settle = (): void => signal.removeEventListener('abort', onAbort)
       this.#pool.dispatch(
@@ -98,12 +120,15 @@ export class S3Client {
           },
           onResponseData: (_controller, chunk) => {
             if (status !== 200) failure = (failure + chunk.toString('utf8')).slice(0, errorBytesMax)
-            else expected?.verify(received, chunk)
+            else {
+              if (received === 0) onFirstByte?.()
+              expected?.verify(received, chunk)
+            }
             received += chunk.length
           },
           onResponseEnd: () => {
             settle()
-            if (status !== 200) reject(new Error(`${method} ${path} answered ${status}: ${failure}`))
+            if (status !== 200) reject(new S3Failure(`${method} ${path}`, status, failure))
             else if (expected !== undefined && received !== expected.size) {
               reject(new WrongAnswerError(`${received} of ${expected.size} bytes of ${path}`))
             } else resolve()

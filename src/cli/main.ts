@@ -4,6 +4,7 @@ import { HoldfastError, messageOf } from '../base/errors.ts'
 import { version } from '../base/version.ts'
 import type { RunEnvironment } from './command.ts'
 import { register as audit } from './commands/audit.ts'
+import { register as bench } from './commands/bench.ts'
 import { register as drain } from './commands/drain.ts'
 import { register as gateway } from './commands/gateway.ts'
 import { register as get } from './commands/get.ts'
@@ -60,7 +61,8 @@ export function buildProgram(run: RunEnvironment): Command {
     put,
     get,
     ls,
-    rm
+    rm,
+    bench
   ])
     register(program, run)
   return program

@@ -163,3 +163,50 @@ describe('result files', () => {
     expect(await readFile(new URL('README.md', directory), 'utf8')).toBe(renderReport(results))
   })
 })
+
+describe('retrieval under churn', () => {
+  const side = (name: string, success: number, ms: number): Row => ({
+    id: `weibull/${name}`,
+    label: `weibull, ${name}`,
+    figures: {
+      success: figureOf('share', [success]),
+      firstByteMsP50: figureOf('ms', [ms]),
+      readMsP95: figureOf('ms', [2 * ms]),
+      decodeRate: figureOf('share', [0.25]),
+      repairTraffic: figureOf('bytes a byte', [1.5]),
+      meanMargin: figureOf('shards', [3]),
+      lostObjects: figureOf('objects', [0])
+    }
+  })
+  const live: Result = {
+    ...result,
+    name: 'live',
+    limits: undefined,
+    parameters: { providers: 24, speed: 60 },
+    rows: [
+      side('live', 0.995, 321),
+      { id: 'margins-weibull/live', label: 'looks', figures: { at: figureOf('s', [1, 2, 3]) } },
+      side('simulated', 0.999, 123),
+      { id: 'agreement-weibull/success', label: 'weibull: success', figures: { isWithin: figureOf('1: yes', [1]) } }
+    ],
+    failures: ['weibull: too slow']
+  }
+
+  it('stands beside what the simulator said, with the verdict, the plot and what failed', () => {
+    const text = renderResult(live)
+    expect(text).toContain('|  | weibull, live | weibull, simulated |')
+    expect(text).toContain('| firstByteMsP50, ms | 321 | 123 |')
+    expect(text).toContain('| weibull: success | 1.00 |')
+    expect(text).toContain('| looks | 2.00 (1.00 to 3.00) |')
+    expect(text).toContain('![live-margins](live-margins.svg)')
+    expect(text).toContain('**Failed:** weibull: too slow')
+    expect(renderResult({ ...live, scale: 'smoke' })).toContain('(live-margins.smoke.svg)')
+  })
+
+  it('has its lines on the front page', () => {
+    const text = renderSummary([live])
+    expect(text).toContain('24 providers, 60 times as fast | success, share | firstByteMsP50, ms |')
+    expect(text).toContain('| weibull, live | 0.995 | 321 | 642 | 0.250 | 1.50 | 3.00 | 0 |')
+    expect(text).not.toContain('looks')
+  })
+})

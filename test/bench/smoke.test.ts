@@ -9,6 +9,7 @@ import { custody } from '../../bench/custody/custody.ts'
 import type { Benchmark } from '../../bench/harness.ts'
 import { kernel } from '../../bench/kernel/kernel.ts'
 import { limits } from '../../bench/limits.ts'
+import { live } from '../../bench/live/live.ts'
 import { repair } from '../../bench/repair/repair.ts'
 import { renderResult } from '../../bench/report.ts'
 import { parseResult, type Result, readResults, writeResult } from '../../bench/result.ts'
@@ -99,6 +100,25 @@ describe('benchmarks at smoke size', { timeout: 120_000 }, () => {
     expect((await readdir(directory)).sort()).toEqual(
       ['cost', 'loss', 'reads', 'theory'].map((plot) => `churn-${plot}.smoke.svg`)
     )
+    await rm(directory, { recursive: true })
+  })
+
+  it('carry a trace out on real processes, and draw what became of the margins', async () => {
+    const result = await smoke(live)
+    expect(result.failures ?? []).toEqual([])
+    const [measured, margins] = ['weibull/live', 'margins-weibull/live'].map((id) =>
+      result.rows.find((row) => row.id === id)
+    )
+    const { events, reads, success, lostObjects } = measured!.figures
+    expect(events!.median).toBeGreaterThan(0)
+    expect(reads!.median).toBeGreaterThan(0)
+    expect(success!.median).toBeGreaterThan(0)
+    expect(lostObjects!.median).toBe(0)
+    expect(margins!.figures.mean!.samples.length).toBe(margins!.figures.at!.samples.length)
+    const directory = join(parent, 'plots')
+    expect(await writePlots(directory, result)).toEqual([join(directory, 'live-margins.smoke.svg')])
+    const svg = await readFile(join(directory, 'live-margins.smoke.svg'), 'utf8')
+    expect(svg.startsWith('<svg ') && !svg.includes('NaN')).toBe(true)
     await rm(directory, { recursive: true })
   })
 

@@ -1,11 +1,12 @@
 import { execFileSync } from 'node:child_process'
-import { mkdtemp, rm, symlink, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { launcher, runCli } from '../support/cli.ts'
+import { buildProgram } from '../../src/cli/main.ts'
+import { launcher, runCli, until } from '../support/cli.ts'
 
 let directory: string
 beforeAll(async () => {
@@ -28,7 +29,10 @@ const commands = [
   'put',
   'get',
   'ls',
-  'rm'
+  'rm',
+  'bench churn',
+  'bench throughput',
+  'bench kernel'
 ]
 
 describe.concurrent('help', () => {
@@ -92,7 +96,18 @@ describe.concurrent('what is wrong with the command line', () => {
     [['audit', '--list', '--export', 'x'], "cannot be used with option '--export"],
     [['audit', '--verify', 'x', '--export', 'y'], "cannot be used with option '--"],
     [['audit', '--export', '-', '--json'], 'want standard output'],
-    [['ls', '--endpoint', 'http://127.0.0.1:1/path'], 'endpoint']
+    [['ls', '--endpoint', 'http://127.0.0.1:1/path'], 'endpoint'],
+    [['bench', 'nosuch'], "unknown command 'nosuch'"],
+    [['bench', 'churn', '--providers', '2'], 'from 3 to 200'],
+    [['bench', 'churn', '--speed', '0'], 'a number above 0'],
+    [['bench', 'churn', '--duration', '10'], 'write a number with ms, s, m, h or d'],
+    [['bench', 'churn', '--code', '6-6'], 'K+M'],
+    [['bench', 'churn', '--clients', '0'], 'from 1 to 256'],
+    [['bench', 'churn', '--trace', 'nosuch'], 'neither a churn model (departure, '],
+    [['bench', 'churn', '--trace', launcher], 'not a trace: line 1'],
+    [['bench', 'churn', '--code', '20+20'], 'needs 40 providers'],
+    [['bench', 'churn', '--objects', '2'], 'an object for each'],
+    [['bench', 'kernel', 'stray'], 'too many arguments']
   ])('holdfast %j is refused with advice', async (args, advice) => {
     const credentials = { AWS_ACCESS_KEY_ID: 'a', AWS_SECRET_ACCESS_KEY: 'b' }
     const { status, stdout, stderr } = await runCli(args, { cwd: directory, env: credentials })
@@ -108,10 +123,71 @@ describe.concurrent('what is wrong with the command line', () => {
     expect([key.status, key.stderr]).toEqual([2, expect.stringContaining('AWS_ACCESS_KEY_ID')])
   })
 
-  it('says so in JSON where JSON is wanted', async () => {
+  it('says so in JSON where JSON is wanted, also what only the benchmark knows', async () => {
+    const bench = await runCli(['bench', 'churn', '--trace', 'nosuch', '--json'], { cwd: directory })
+    expect([bench.status, bench.stdout.toString()]).toEqual([2, ''])
+    expect(JSON.parse(bench.stderr)).toMatchObject({ code: 'BAD_INPUT', message: expect.stringContaining('nosuch') })
+
     const { status, stderr } = await runCli(['get', 's3://bucket', '--json'], { cwd: directory })
     expect(status).toBe(2)
     expect(JSON.parse(stderr)).toMatchObject({ code: 'BAD_INPUT', message: expect.stringContaining('s3://BUCKET/KEY') })
+  })
+})
+
+describe('an installation without benchmarks', () => {
+  it('says that they come with the source', async () => {
+    const run = { launcher: path.join(directory, 'src/cli/holdfast.js'), env: {}, signal: new AbortController().signal }
+    for (const name of ['churn', 'throughput', 'kernel']) {
+      const running = buildProgram(run).parseAsync(['bench', name], { from: 'user' })
+      await expect(running).rejects.toMatchObject({
+        code: 'BAD_CONFIG',
+        message: expect.stringContaining('come with the source')
+      })
+    }
+  })
+})
+
+describe('benchmarks', () => {
+  /** A checkout with a program in the place of a benchmark. */
+  async function checkoutWith(file: string, text: string): Promise<string> {
+    const root = await mkdtemp(path.join(directory, 'checkout-'))
+    await mkdir(path.join(root, 'bench', path.dirname(file)), { recursive: true })
+    await writeFile(path.join(root, 'bench', file), text)
+    return root
+  }
+
+  const says = `require('node:fs').writeFileSync(__dirname + '/said', JSON.stringify(process.argv.slice(2)))`
+  const bench = (root: string, args: string[], signal = new AbortController().signal): Promise<unknown> =>
+    buildProgram({ launcher: path.join(root, 'src/cli/holdfast.js'), env: {}, signal }).parseAsync(['bench', ...args], {
+      from: 'user'
+    })
+
+  it('are given their options, and end the command with their exit code', async () => {
+    const root = await checkoutWith('main.ts', `${says}; process.exit(7)`)
+    await expect(bench(root, ['kernel', '--full', '--json'])).rejects.toMatchObject({ status: 7 })
+    expect(JSON.parse(await readFile(path.join(root, 'bench/said'), 'utf8'))).toEqual([
+      ...['--only', 'kernel', '--full', '--json']
+    ])
+  })
+
+  it('are given what a run under churn is, and are ended with the command', async () => {
+    const wait = `process.once('SIGTERM', () => process.exit(0)); setInterval(() => {}, 1000); ${says}`
+    const root = await checkoutWith('live/main.ts', wait)
+    const interrupted = new AbortController()
+    const running = bench(root, ['churn', '--speed', '7.5', '--code', '4+2', '--no-lines'], interrupted.signal)
+    running.catch(() => {}) // looked at below
+    const file = path.join(root, 'bench/live/said')
+    const said = await until(async () => (await readFile(file, 'utf8').catch(() => '')) || undefined)
+    interrupted.abort(new Error('interrupted'))
+    await expect(running).rejects.toMatchObject({ status: 130 })
+    expect(JSON.parse((JSON.parse(said) as string[])[0]!)).toEqual({
+      choice: {
+        ...{ providers: 24, trace: 'weibull', speed: 7.5, durationMs: 600_000, code: { k: 4, m: 2 }, seed: 1 },
+        hasLines: false
+      },
+      isSimulatedOnly: false,
+      isJson: false
+    })
   })
 })
 

@@ -84,7 +84,7 @@ export const register: Register = (program, run) => {
     )
     .option(
       '--announce <addr>',
-      'HOST or HOST:PORT that others reach it by, where that is not the address it listens on'
+      'HOST or HOST:PORT that others reach it by, where that is not the address it listens on; the data plane has the port after PORT'
     )
     .option('--bootstrap <multiaddr>', 'a node of the network to join through; may be given several times', collect)
     .option(
