@@ -33,7 +33,7 @@ type Request = z.infer<typeof requestSchema>
 
 async function run({ choice, isSimulatedOnly, out, isJson }: Request, signal: AbortSignal): Promise<void> {
   await workloadOf(choice) // what is wrong with it is said before anything is started
-  const result = await runBenchmark(liveBenchmark({ choices: [choice], isSimulatedOnly }), {
+  const result = await runBenchmark(liveBenchmark({ choices: [choice], isSimulatedOnly, isJudging: false }), {
     scale: 'full',
     seed: choice.seed,
     parent: os.tmpdir(),

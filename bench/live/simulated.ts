@@ -1,6 +1,7 @@
 /** The same workload in the simulator. */
-import { simulateChurn } from '../../src/sim/churn/simulate.ts'
+
 import type { ChurnReport } from '../../src/sim/churn/report.ts'
+import { simulateChurn } from '../../src/sim/churn/simulate.ts'
 import type { ChurnWorkload } from '../../src/sim/churn/workload.ts'
 
 export const foretell = (workload: ChurnWorkload, signal: AbortSignal): Promise<ChurnReport> =>
