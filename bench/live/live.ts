@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path'
 import { messageOf } from '../../src/base/errors.ts'
-import { KiB, MiB, secondMs } from '../../src/base/limits.ts'
+import { KiB, MiB, minuteMs, secondMs } from '../../src/base/limits.ts'
 import { formatCode, parseCode } from '../../src/erasure/erasure-coder.ts'
 import { type Agreement, agreementOf } from '../../src/sim/churn/agreement.ts'
 import { type ChurnFigures, type ChurnReport, figuresOfChurn } from '../../src/sim/churn/report.ts'
@@ -29,6 +29,8 @@ const smokeChoice = {
   repairPatienceMs: 2 * secondMs
 } as const
 
+/** Of each: six hours of the trace at the usual speed. */
+const fullDurationMs = 6 * minuteMs
 const fullTraces = ['weibull', 'ipfs', 'diurnal'] as const
 
 const fullProviders = 24
@@ -37,7 +39,8 @@ const fullProviders = 24
 function choicesOf({ scale, seed, providers, code }: BenchContext): WorkloadChoice[] {
   const given = { seed, ...(code === undefined ? {} : { code: parseCode(code) }) }
   if (scale === 'smoke') return [{ ...smokeChoice, ...given, trace: 'weibull', providers: providers ?? smokeProviders }]
-  return fullTraces.map((trace) => ({ ...given, trace, providers: providers ?? fullProviders }))
+  const durationMs = fullDurationMs
+  return fullTraces.map((trace) => ({ ...given, trace, durationMs, providers: providers ?? fullProviders }))
 }
 
 export interface LiveOptions {
