@@ -46,7 +46,7 @@ async function smoke(benchmark: Benchmark): Promise<Result> {
 const idsOf = (rows: ReadonlyArray<{ id: string }> = []): string[] => rows.map(({ id }) => id)
 const limitIds = ['tls', 'blake3', 'md5', 'sha256', 'aes', 'encode-1+2', 'fsync-c1', 'fsync-c16']
 
-describe('benchmarks at smoke size', { timeout: 120_000 }, () => {
+describe('benchmarks at smoke size', { timeout: 240_000 }, () => {
   it('measure the limits of the machine', async () => {
     expect(idsOf((await smoke(limits)).rows)).toEqual(limitIds)
   })

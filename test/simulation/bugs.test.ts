@@ -52,7 +52,7 @@ describe('a planted bug', () => {
     expect(planted.map(({ bug }) => bug).sort()).toEqual([...bugNames].sort())
   })
 
-  it.each(planted)('$bug is found by seed $seed, which passes without it', { timeout: 120_000 }, async (one) => {
+  it.each(planted)('$bug is found by seed $seed, which passes without it', { timeout: 240_000 }, async (one) => {
     const { setting }: Bug = bugs[one.bug]
     const failure = await failureOf(one.seed, one.bug, setting)
     expect(failure).toMatchObject({ invariant: one.invariant, seed: one.seed })
@@ -63,7 +63,7 @@ describe('a planted bug', () => {
 })
 
 describe('a seed that found something', () => {
-  it.each(read('found.json', foundSchema))('($seed) passes', { timeout: 120_000 }, async ({ seed, size }) => {
+  it.each(read('found.json', foundSchema))('($seed) passes', { timeout: 240_000 }, async ({ seed, size }) => {
     await runSeed(seed, { size })
   })
 })

@@ -34,7 +34,7 @@ describe('a provider that', () => {
   it.each(Object.keys(bounds) as Cheat[])(
     '%s is found out in time, by the outcome it has earned',
     {
-      timeout: 60_000
+      timeout: 180_000
     },
     async (cheat) => {
       const { outcome, msMax, why } = bounds[cheat]
@@ -67,7 +67,7 @@ describe('gateways that are killed again and again', () => {
     expect(remembered).toBeGreaterThan(2)
   })
 
-  it('do it the same way twice', { timeout: 60_000 }, async () => {
+  it('do it the same way twice', { timeout: 180_000 }, async () => {
     const again = (): Promise<{ trace: string }> =>
       catchCheat({ seed: 5, cheat: 'stalls audits', msMax: 20 * minuteMs, restartEveryMs: 25 * secondMs })
     expect((await again()).trace).toBe((await again()).trace)

@@ -29,7 +29,7 @@ function workload(
 
 const fullMargin = ({ margins }: ChurnReport): boolean => margins.every(({ fullShare }) => fullShare === 1)
 
-describe('a run under churn', { timeout: 60_000 }, () => {
+describe('a run under churn', { timeout: 180_000 }, () => {
   it('in which nothing happens serves everything from whole segments, as fast as the lines are', async () => {
     const report = await simulateChurn(workload())
     const { reads, writes, counters, margins, lostObjects } = report

@@ -79,7 +79,7 @@ function seedOfCommit(): number {
 }
 
 describe('the same seed has the same trace, line by line, in this process and in another:', () => {
-  it.each(Object.keys(kinds))('%s', { timeout: 120_000 }, async (kind) => {
+  it.each(Object.keys(kinds))('%s', { timeout: 240_000 }, async (kind) => {
     const { options, flags, happened } = kinds[kind]!
     const { seed, result, lines } = await firstRunWith(happened, options)
     expect(lines.length).toBe(result.lines)
@@ -93,11 +93,11 @@ describe('the same seed has the same trace, line by line, in this process and in
 })
 
 describe('a seed', () => {
-  it('gives another trace than the next', { timeout: 60_000 }, async () => {
+  it('gives another trace than the next', { timeout: 180_000 }, async () => {
     expect((await runSeed(3)).trace).not.toBe((await runSeed(4)).trace)
   })
 
-  it(`of this commit (${seedOfCommit()}) passes`, { timeout: 60_000 }, async () => {
+  it(`of this commit (${seedOfCommit()}) passes`, { timeout: 180_000 }, async () => {
     await runSeed(seedOfCommit())
   })
 })

@@ -5,7 +5,7 @@ import { FailedRun, type RunResult, runSeed } from '../../src/sim/run.ts'
 /** In each of two files. A seed costs half a CPU-second, and both files together are to take less than two minutes. */
 export const randomSeeds = 100
 /** For a machine that has much else to do. */
-export const timeoutMs = 300_000
+export const timeoutMs = 600_000
 
 type Totals = Record<string, number>
 
