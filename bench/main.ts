@@ -15,7 +15,7 @@ import { limits } from './limits.ts'
 import { live } from './live/live.ts'
 import { repair } from './repair/repair.ts'
 import { renderResult, writeReport } from './report.ts'
-import { writeResult } from './result.ts'
+import { withOtherParts, writeResult } from './result.ts'
 import { runBenchmark } from './run.ts'
 import { memory } from './throughput/memory.ts'
 import { runtimes } from './throughput/runtimes.ts'
@@ -38,7 +38,8 @@ Without options every benchmark runs at smoke size, in a few minutes: it shows t
   --providers N     providers of the network (default: 12)
   --code K+M        code of the network (default: by the number of providers)
   --runtime PATH    Node to run the network with (default: this one); several for --only runtimes
-  --scenario ID     of --only repair: one of its scenarios; may be given several times (default: all)
+  --scenario ID     of --only repair: one of its scenarios; may be given several times (default: all);
+                    what the file has of the others is kept
   --peers DIR       directory whose node_modules has peers that the project does not depend on (@ronomon/reed-solomon)
   --seed N          of the data (default: 1)
   --json            print results as JSON instead of tables
@@ -138,7 +139,7 @@ async function main(args: string[]): Promise<number> {
   try {
     for (const benchmark of chosen) {
       const { signal } = interrupted
-      const result = await runBenchmark(benchmark, {
+      const own = await runBenchmark(benchmark, {
         scale,
         seed,
         parent,
@@ -150,6 +151,8 @@ async function main(args: string[]): Promise<number> {
         progress,
         signal
       })
+      const parts = options.scenarios
+      const result = parts === undefined ? own : await withOtherParts(out, own, parts)
       progress(`written: ${await writeResult(out, result)}`)
       if (benchmark === churn || benchmark === live)
         for (const file of await writePlots(out, result)) progress(`written: ${file}`)

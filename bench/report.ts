@@ -45,11 +45,20 @@ function rowTables(rows: readonly Row[]): string {
       const names = Object.keys(group[0]!.figures)
       return table(
         ['', ...columnsOf(group[0]!.figures)],
-        group.map(({ label, figures }) => [label, ...names.map((name) => formatFigure(figures[name]!))])
+        group.map(({ label, run, figures }) => [
+          `${label}${runOf(run)}`,
+          ...names.map((name) => formatFigure(figures[name]!))
+        ])
       )
     })
     .join('\n\n')
 }
+
+/** Of a row that is not of the file's own run. */
+const runOf = (run: Row['run']): string =>
+  run === undefined
+    ? ''
+    : ` (${run.startedAt.slice(0, 10)}, ${run.commit.hash?.slice(0, 12) ?? 'no commit'}, load ${formatNumber(run.loadBefore)})`
 
 const columnsOf = (figures: Record<string, Pick<Figure, 'unit'>>): string[] =>
   Object.entries(figures).map(([name, { unit }]) => `${name}, ${unit}`)

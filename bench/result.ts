@@ -16,9 +16,18 @@ const figureSchema = z.strictObject({
   samples: z.array(z.number()).min(1)
 })
 
+const commitSchema = z.strictObject({
+  /** `null` outside a git checkout. */
+  hash: z.string().nullable(),
+  /** Whether sources differed from the commit. */
+  dirty: z.boolean()
+})
+
 const rowSchema = z.strictObject({
   id: z.string(),
   label: z.string(),
+  /** Of a row that another run than the file's own has measured. */
+  run: z.strictObject({ startedAt: z.iso.datetime(), commit: commitSchema, loadBefore: z.number() }).optional(),
   figures: z.record(z.string(), figureSchema)
 })
 
@@ -30,12 +39,7 @@ const resultSchema = z.strictObject({
   seed: z.number().int(),
   startedAt: z.iso.datetime(),
   finishedAt: z.iso.datetime(),
-  commit: z.strictObject({
-    /** `null` outside a git checkout. */
-    hash: z.string().nullable(),
-    /** Whether sources differed from the commit. */
-    dirty: z.boolean()
-  }),
+  commit: commitSchema,
   machine: z.strictObject({
     cpu: z.string(),
     cores: z.number().int(),
@@ -70,6 +74,27 @@ export async function writeResult(directory: string, result: Result): Promise<st
   const file = join(directory, fileNameOf(result))
   await writeFile(file, `${JSON.stringify(resultSchema.parse(result), null, 2)}\n`)
   return file
+}
+
+/**
+ * What a run of some of a benchmark's parts found, with what the file says of the others: each such row names its run.
+ *
+ * @param parts ids of rows that were measured, or failed, anew
+ */
+export async function withOtherParts(directory: string, result: Result, parts: readonly string[]): Promise<Result> {
+  let before: Result
+  try {
+    before = parseResult(await readFile(join(directory, fileNameOf(result)), 'utf8'))
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return result
+    throw error
+  }
+  const run = { startedAt: before.startedAt, commit: before.commit, loadBefore: before.machine.loadBefore }
+  const isOther = (text: string): boolean => !parts.some((part) => text === part || text.startsWith(`${part}: `))
+  const kept = before.rows.filter(({ id }) => isOther(id)).map((row) => ({ ...row, run: row.run ?? run }))
+  const failures = [...(before.failures ?? []).filter(isOther), ...(result.failures ?? [])]
+  const { failures: _own, ...rest } = result
+  return { ...rest, rows: [...kept, ...result.rows], ...(failures.length === 0 ? {} : { failures }) }
 }
 
 /** @throws when the file is no result of this schema version */

@@ -62,10 +62,14 @@ function drainedBytes(stdout: string): number {
   return sentBytes
 }
 
-/** What it sent of what it refuses, in vain or not, by its own account. */
-async function broughtBytes({ signal }: Scene, { data }: Provider): Promise<number> {
-  const { stdout } = await runProgramWell(['refuse', '--show', '--data', data, '--json'], signal)
-  return (JSON.parse(stdout) as Pick<RefusalsShown, 'brought'>).brought.sentBytes
+/** What it sent of what it refuses, in vain or not, by its own account: once it knows that nothing of it is kept. */
+async function broughtBytes({ signal, healMsMax }: Scene, { data, name }: Provider): Promise<number> {
+  const done = async (): Promise<number | undefined> => {
+    const { stdout } = await runProgramWell(['refuse', '--show', '--data', data, '--json'], signal)
+    const { kept, brought } = JSON.parse(stdout) as Pick<RefusalsShown, 'kept' | 'brought'>
+    return kept === 0 ? brought.sentBytes : undefined
+  }
+  return await waitUntil(`${name} keeps nothing of it`, done, { msMax: healMsMax, signal })
 }
 
 /** Until the gateway leases nothing there. */

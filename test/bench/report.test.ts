@@ -1,4 +1,6 @@
-import { readdir, readFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { figureOf } from '../../bench/harness.ts'
 import {
@@ -9,7 +11,16 @@ import {
   renderSummary,
   replaceFigures
 } from '../../bench/report.ts'
-import { fileNameOf, parseResult, type Result, type Row, readResults, schemaVersion } from '../../bench/result.ts'
+import {
+  fileNameOf,
+  parseResult,
+  type Result,
+  type Row,
+  readResults,
+  schemaVersion,
+  withOtherParts,
+  writeResult
+} from '../../bench/result.ts'
 import { floorOf } from '../../bench/throughput/floor.ts'
 
 const limitRow = (id: string, cpu: number): Row => ({
@@ -152,6 +163,36 @@ describe('result files', () => {
     expect(parseResult(JSON.stringify(result))).toEqual(result)
     expect(() => parseResult(JSON.stringify({ ...result, schemaVersion: 0 }))).toThrow()
     expect(() => parseResult(JSON.stringify({ ...result, surprise: 1 }))).toThrow()
+  })
+
+  it('keep the parts that were not measured anew, each with the run that it is of', async () => {
+    const directory = await mkdtemp(join(tmpdir(), 'holdfast-result-'))
+    try {
+      const figures = { rate: figureOf('MB/s', [1]) }
+      const row = (id: string): Row => ({ id, label: id, figures })
+      const first = { ...result, name: 'repair', limits: undefined, rows: [row('kills'), row('drains')] }
+      const failures = ['domains: none came back']
+      expect(await withOtherParts(directory, { ...first, failures }, ['kills', 'drains', 'domains'])).toEqual({
+        ...first,
+        failures
+      })
+      await writeResult(directory, { ...first, failures })
+      const startedAt = '2026-03-04T03:04:05.678Z'
+      const next = { ...first, startedAt, rows: [row('domains'), row('drains')] }
+      const both = await withOtherParts(directory, next, ['domains', 'drains'])
+      const run = { startedAt: first.startedAt, commit: first.commit, loadBefore: 0.5 }
+      expect(both).toEqual({ ...next, rows: [{ ...row('kills'), run }, row('domains'), row('drains')] })
+      await writeResult(directory, both)
+      const last = await withOtherParts(directory, { ...next, rows: [row('drains')] }, ['drains'])
+      expect(last.rows.map(({ id, run: of }) => [id, of?.startedAt])).toEqual([
+        ['kills', first.startedAt],
+        ['domains', startedAt],
+        ['drains', undefined]
+      ])
+      expect(renderResult(last)).toContain('| kills (2026-01-02, aaaaaaaaaaaa, load 0.500) |')
+    } finally {
+      await rm(directory, { recursive: true })
+    }
   })
 
   it('are what the committed tables are made of', async () => {
