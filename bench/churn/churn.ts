@@ -53,11 +53,11 @@ const sizes = {
   },
   full: {
     providers: 500,
-    shards: 300_000,
+    shards: 120_000,
     days: 545,
     settleDays: 180,
     reads: 100_000,
-    search: { providers: 200, shards: 25_000 },
+    search: { providers: 200, shards: 12_000 },
     theory: { providers: 400, segments: 800, runs: 12 },
     rare: { effort: 2000, repetitions: 16 },
     large: { providers: 10_000, segments: 1_000_000, days: 365 }

@@ -104,7 +104,7 @@ export function createMetrics(source: MetricsSource): Metrics {
   for (const how of ['straight', 'decoded']) segmentReads.inc({ how }, 0)
   const readRequested = counter(
     'holdfast_segment_read_requested_bytes_total',
-    'Bytes of shards asked for to read these'
+    'Bytes of shards asked for to read these, of who had them'
   )
   const readWasted = counter(
     'holdfast_segment_read_wasted_bytes_total',

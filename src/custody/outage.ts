@@ -147,7 +147,7 @@ function end(peers: Peer[], suspended: { from: number; since: number }, now: num
   return { state: { v: 1, peers: taken, suspended: null }, effects: [{ kind: 'resumed', at: now, why }] }
 }
 
-/** By shared labels, as `independentDomains` of placement has it. */
+/** Peers that share any label, by themselves or through others, are one. */
 function groupsOf(peers: readonly Peer[]): Group[] {
   const parent = new Map<string, string>()
   const rootOf = (label: string): string => {

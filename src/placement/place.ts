@@ -62,18 +62,49 @@ export function quorumOf({ k, m }: CodeShape): number {
   return k + Math.ceil(m / 2)
 }
 
+/** Draws that come to a dead end are made again so often. */
+const drawsMax = 3
+
 export function place(request: PlacementRequest, candidates: readonly Candidate[], random: Random): PlacementPlan {
-  const perDomainMax = domainShardsMax(request.code)
   const used = new Set(request.held.map(({ peerId }) => peerId))
+  const able = candidates.filter(
+    (c) => c.freeBytes >= request.shardBytes && !used.has(c.peerId) && request.excluded?.has(c.peerId) !== true
+  )
+  let best = attempt(request, able, (pool) => ofTwo(pool, random))
+  // With one label each nobody stands in the way of two others, and another draw finds no room either.
+  const isFinal = (): boolean => best.unplaced.length === 0 || best.assigned.size === able.length
+  if (isFinal() || able.every(({ domains }) => domains.length < 2)) return best
+  for (let draws = 1; draws < drawsMax && !isFinal(); draws++)
+    best = fuller(
+      best,
+      attempt(request, able, (pool) => ofTwo(pool, random))
+    )
+  if (isFinal()) return best
+  // Whoever shares least with others, first: that finds as many places as `independentDomains` has counted.
+  const order = new Map(leastShared(able).map((candidate, at) => [candidate, at]))
+  const firstOf = (pool: readonly Weighted[]): Weighted | undefined =>
+    pool.reduce<Weighted | undefined>(
+      (first, entry) =>
+        first === undefined || order.get(entry.candidate)! < order.get(first.candidate)! ? entry : first,
+      undefined
+    )
+  return fuller(best, attempt(request, able, firstOf))
+}
+
+const fuller = (a: PlacementPlan, b: PlacementPlan): PlacementPlan => (b.assigned.size > a.assigned.size ? b : a)
+
+function attempt(
+  request: PlacementRequest,
+  able: readonly Candidate[],
+  choose: (pool: readonly Weighted[]) => Weighted | undefined
+): PlacementPlan {
+  const perDomainMax = domainShardsMax(request.code)
   const perDomain = new Map<string, number>()
   const occupy = (domains: readonly string[]): void => {
     for (const domain of domains) perDomain.set(domain, (perDomain.get(domain) ?? 0) + 1)
   }
   for (const { domains } of request.held) occupy(domains)
 
-  const able = candidates.filter(
-    (c) => c.freeBytes >= request.shardBytes && !used.has(c.peerId) && request.excluded?.has(c.peerId) !== true
-  )
   const fits = (c: Candidate): boolean => c.domains.every((domain) => (perDomain.get(domain) ?? 0) < perDomainMax)
   const assigned = new Map<number, Candidate>()
   let unplaced = [...request.wanted]
@@ -83,7 +114,7 @@ export function place(request: PlacementRequest, candidates: readonly Candidate[
     const left: number[] = []
     for (const index of unplaced) {
       pool = pool.filter(({ candidate }) => fits(candidate))
-      const choice = ofTwo(pool, random)
+      const choice = choose(pool)
       if (choice === undefined) {
         left.push(index)
         continue
@@ -156,19 +187,34 @@ function draw(pool: readonly Weighted[], random: Random, taken?: Weighted): Weig
 }
 
 /**
- * How many of these are independent: no two of so many share a label. Counted in their order, so it may be fewer than the
- * most that there are, and is never fewer than the groups that share nothing with each other. Those groups are no measure:
- * where operators have machines in several datacenters, and these the machines of several operators, all are one group.
+ * How many of these are independent: no two of so many share a label. Counted from who shares least with others, whatever
+ * their order, so it may be fewer than the most that there are, and is never fewer than the groups that share nothing with
+ * each other. Those groups are no measure: where operators have machines in several datacenters, and these the machines of
+ * several operators, all are one group.
  */
 export function independentDomains(candidates: ReadonlyArray<Pick<Candidate, 'domains'>>): number {
   const taken = new Set<string>()
   let count = 0
-  for (const { domains } of candidates) {
+  for (const { domains } of leastShared(candidates)) {
     if (domains.some((label) => taken.has(label))) continue
     for (const label of domains) taken.add(label)
     count++
   }
   return count
+}
+
+/** By how many others share a label with each, fewest first; in an order that does not depend on theirs. */
+function leastShared<T extends Pick<Candidate, 'domains'>>(candidates: readonly T[]): T[] {
+  const bearers = new Map<string, number>()
+  for (const { domains } of candidates) for (const label of domains) bearers.set(label, (bearers.get(label) ?? 0) + 1)
+  return candidates
+    .map((candidate) => ({
+      candidate,
+      name: candidate.domains.join(' '),
+      shared: candidate.domains.reduce((sum, label) => sum + bearers.get(label)! - 1, 0)
+    }))
+    .sort((a, b) => a.shared - b.shared || (a.name < b.name ? -1 : Number(a.name > b.name)))
+    .map(({ candidate }) => candidate)
 }
 
 /** How much of a segment is parity, by S3 storage class. */

@@ -29,7 +29,7 @@ const expandMsMax = 60 * secondMs
 const expandEveryMs = hourMs
 /** Contents whose parts are looked for in the network, at once and before anything else has its turn. */
 const expandsAtOnce = 4
-const expandsInTurn = 32
+const expandsInTurn = 8
 /** How often a root's parts are looked for in the network; what a list names is mostly not of this network at all. */
 const triesMax = { command: 24, list: 1 } as const
 

@@ -98,6 +98,7 @@ const lossesMax = 1024
 /** In units of the least grace: until a drain is overdue; and at least, since a short grace makes no line faster. */
 const overdueSpan = 24
 const overdueMsMin = 10 * minuteMs
+
 export class Candidates {
   readonly #components: CandidateComponents
   readonly #isEager: boolean
@@ -105,7 +106,7 @@ export class Candidates {
   readonly #drainingSince = new Map<string, number>()
   #scanned = ''
   /** Whose turn is over for want of time: the next round begins with those behind it. */
-  #scannedLast = ''
+  #scannedLast = { first: '', late: '' }
   #sweptTo = 0
   #sweepAt = 0
   /** What `lossPerYear` gave, by what it was asked. */
@@ -176,6 +177,7 @@ export class Candidates {
       threshold: this.#isEager ? segment.m : this.thresholdOf(segment),
       patienceMs: this.#components.patienceMs ?? defaultPatienceMs,
       goneForMs: (provider) => presence.goneForMs(provider),
+      isLate: (provider) => presence.isLate(provider),
       isOverdue: (provider) => this.#isOverdue(provider)
     })
     const now = clock.now()
@@ -196,13 +198,13 @@ export class Candidates {
   }
 
   /**
-   * At this margin shards of providers that stay away are rebuilt. Who left counts for so long as somebody who will be
-   * back as absences last in this network; and the repair may take the least grace. Not what waits in line: a threshold
+   * At this margin shards of providers that stay away are rebuilt. Who left counts as somebody who will be back for so
+   * long as absences in this network may last; and the repair may take the least grace. Not what waits in line: a threshold
    * that rises because repairs wait makes more of them.
    */
   thresholdOf(segment: StoredSegment): number {
     const { presence } = this.#components
-    return repairThreshold(segment, presence.churn().rate, presence.typicalGraceMs() + presence.graceMs)
+    return repairThreshold(segment, presence.churn().rate, presence.longGraceMs() + presence.graceMs)
   }
 
   /** What is to be expected of a segment: its condition, and the odds, by the churn of the providers that hold it. */
@@ -215,7 +217,7 @@ export class Candidates {
     )
     const rates = holders.map((provider) => churn.rateOf(provider))
     const rate = rates.length === 0 ? churn.rate : rates.reduce((sum, one) => sum + one, 0) / rates.length
-    const windowMs = presence.graceMs + this.backlogMs
+    const windowMs = presence.longGraceMs() + presence.graceMs + this.backlogMs
     const threshold = this.thresholdOf(segment)
     return {
       why: condition.why,
@@ -271,23 +273,28 @@ export class Candidates {
     const { presence, clock, index, peerId, isSelfHosting, pause } = this.#components
     const overdue = [...this.#drainingSince.keys()].filter((provider) => this.#isOverdue(provider))
     // What the gateway holds itself is there for want of others: somebody may take it by now.
-    const providers = [...new Set([...presence.gone(), ...overdue, ...(isSelfHosting ? [peerId] : [])])].sort()
+    const first = new Set([...presence.gone(), ...overdue, ...(isSelfHosting ? [peerId] : [])])
+    // Of those that will probably be back only what can hardly be read any more is due: they have the rest of the time.
+    const late = new Set(presence.late()).difference(first)
+    const providers = [...first].sort()
     // One more that is gone takes margin from segments of the others.
     if (providers.join() !== this.#scanned) this.changed()
     this.#scanned = providers.join()
-    for (const known of [...this.#scans.keys()]) if (!providers.includes(known)) this.#scans.delete(known)
-    const behind = providers.filter((provider) => provider > this.#scannedLast)
+    for (const known of [...this.#scans.keys()]) if (!first.has(known) && !late.has(known)) this.#scans.delete(known)
+    const turns = [...rotated(providers, this.#scannedLast.first), ...rotated([...late].sort(), this.#scannedLast.late)]
     let left = heldMax
     let isAll = true
-    for (const provider of [...behind, ...providers.slice(0, providers.length - behind.length)]) {
+    for (const provider of turns) {
+      const isLate = late.has(provider)
       const scan: Scan = this.#scans.get(provider) ?? { restUntil: 0, isStale: false }
       this.#scans.set(provider, scan)
-      if (scan.restUntil > clock.now() || scan.after !== undefined) isAll = false
+      if (!isLate && (scan.restUntil > clock.now() || scan.after !== undefined)) isAll = false
       if (scan.restUntil > clock.now()) continue
       for (let more = true; more; ) {
         if (left <= 0) {
-          this.#scannedLast = provider
-          return 'more'
+          this.#scannedLast[isLate ? 'late' : 'first'] = provider
+          if (!isLate) return 'more'
+          return isAll ? 'all' : 'some'
         }
         signal?.throwIfAborted()
         const page = await index.listHeldSegments(provider, { after: scan.after, limit: pageSegments })
@@ -317,6 +324,12 @@ export class Candidates {
     this.#sweptTo = segments.length < sweepMax ? 0 : segments.at(-1)!.id
     if (this.#sweptTo === 0) this.#sweepAt = clock.now() + sweepPauseMs
   }
+}
+
+/** From behind `last` on, and then from the beginning. `names` ascend. */
+function rotated(names: readonly string[], last: string): string[] {
+  const behind = names.filter((name) => name > last)
+  return [...behind, ...names.slice(0, names.length - behind.length)]
 }
 
 /** The most urgent ones, each once; those that are for later behind all others. */

@@ -157,6 +157,8 @@ export interface Patience {
   patienceMs: number
   /** For how long a provider has been gone: absent beyond its grace. */
   goneForMs: (provider: string) => number
+  /** Whether one that is offline within its grace has been for longer than the least grace. */
+  isLate?: (provider: string) => boolean
   /** Providers that have been leaving for too long: their shards are moved, too. */
   isOverdue?: (provider: string) => boolean
 }
@@ -170,11 +172,15 @@ export interface Treatment {
   isWaiting: boolean
 }
 
+/** Whether repair is to begin, if there is anything to repair: of who is offline within its grace most will be back. */
+export const isLow = ({ counts, margin }: Pick<SegmentCondition, 'counts' | 'margin'>, threshold: number): boolean =>
+  margin + counts.offline <= threshold || margin <= readableFloor(threshold)
+
 /** What is to be done about a segment now. */
 export function treatmentOf(
   segment: Shaped,
   { conditions, counts, margin }: Pick<SegmentCondition, 'conditions' | 'counts' | 'margin'>,
-  { threshold, patienceMs, goneForMs, isOverdue }: Patience
+  { threshold, patienceMs, goneForMs, isLate, isOverdue }: Patience
 ): Treatment {
   const of = (...which: ShardCondition[]): number[] =>
     conditions.flatMap((condition, index) => (which.includes(condition) ? [index] : []))
@@ -182,11 +188,15 @@ export function treatmentOf(
   const urgent = of('lost', 'withdrawn')
   const isLong = gone.some((index) => goneForMs(segment.shards[index]!.provider!) >= patienceMs)
   // Whoever reads `k` shards anyway rebuilds the others for the price of writing them.
-  const isLow = margin + counts.offline <= threshold || margin <= readableFloor(threshold)
-  const isDue = urgent.length > 0 || (gone.length > 0 && (isLow || isLong))
+  // With so few that can be read, whoever is late is not waited for: all of them may have left together.
+  const late =
+    margin > readableFloor(threshold)
+      ? []
+      : of('offline').filter((index) => isLate?.(segment.shards[index]!.provider!) === true)
+  const isDue = urgent.length > 0 || (gone.length + late.length > 0 && (isLow({ counts, margin }, threshold) || isLong))
   const overdue = of('draining').filter((index) => isOverdue?.(segment.shards[index]!.provider!) === true)
   return {
-    rebuild: isDue ? [...urgent, ...gone].sort((a, b) => a - b) : [],
+    rebuild: isDue ? [...urgent, ...gone, ...late].sort((a, b) => a - b) : [],
     // What the gateway holds itself is offered to others again and again.
     move: [...of('crowded', 'selfHosted'), ...overdue].sort((a, b) => a - b),
     isWaiting: !isDue && gone.length > 0

@@ -14,10 +14,10 @@ import {
   decodePresence,
   encodePresence,
   goneForMs,
+  longGraceOf,
   newPresence,
   noticed,
   type PresenceState,
-  typicalGraceOf,
   unwatched
 } from './churn.ts'
 
@@ -61,7 +61,7 @@ export class Presence {
   /** Who was gone when an outage of our own began, and when that was. */
   #outage: { from: number; gone: ReadonlySet<string> } | undefined
   #known: ReadonlySet<string> = new Set()
-  #churn: { at: number; churn: Churn; typicalGraceMs: number } | undefined
+  #churn: { at: number; churn: Churn; longGraceMs: number } | undefined
 
   constructor(components: PresenceComponents, { graceMs = defaultGraceMs }: PresenceInit = {}) {
     this.#components = components
@@ -142,12 +142,27 @@ export class Presence {
   /** For how long it has been absent beyond its grace; 0 while it is not gone. */
   goneForMs(provider: string): number {
     const state = this.#states.get(provider)
-    if (state === undefined) return 0
-    const now = this.#components.clock.now()
+    return state === undefined || !this.#isMissed(provider)
+      ? 0
+      : goneForMs(state, this.#components.clock.now(), this.graceMs)
+  }
+
+  /** Absent for longer than the least grace, though perhaps within its own. */
+  isLate(provider: string): boolean {
+    const since = this.absentSince(provider)
+    return since !== undefined && this.#components.clock.now() - since > this.graceMs && this.#isMissed(provider)
+  }
+
+  /** Those that are late, and not gone yet. */
+  late(): string[] {
+    return [...this.#states.keys()].filter((provider) => this.isLate(provider) && !this.isGone(provider))
+  }
+
+  /** Whether its absence, if it is absent, counts: not while we may be the ones who are cut off, or have not looked yet. */
+  #isMissed(provider: string): boolean {
     const seen = this.#components.stateOf(provider)
-    if (seen === 'online' || (seen === 'unknown' && !this.#isWarm(now))) return 0
-    if (this.#outage !== undefined && !this.#outage.gone.has(provider)) return 0
-    return goneForMs(state, now, this.graceMs)
+    if (seen === 'online' || (seen === 'unknown' && !this.#isWarm(this.#components.clock.now()))) return false
+    return this.#outage === undefined || this.#outage.gone.has(provider)
   }
 
   isGone(provider: string): boolean {
@@ -168,16 +183,16 @@ export class Presence {
     return this.#measured().churn
   }
 
-  /** What passes before somebody who left counts as gone, by how long absences in this network last. */
-  typicalGraceMs(): number {
-    return this.#measured().typicalGraceMs
+  /** What may pass before somebody who left counts as gone, by how long absences in this network last. */
+  longGraceMs(): number {
+    return this.#measured().longGraceMs
   }
 
-  #measured(): { churn: Churn; typicalGraceMs: number } {
+  #measured(): { churn: Churn; longGraceMs: number } {
     const now = this.#components.clock.now()
     if (this.#churn === undefined || now - this.#churn.at >= churnAgeMsMax) {
       const churn = churnOf(new Map(this.#states), now, this.graceMs)
-      this.#churn = { at: now, churn, typicalGraceMs: typicalGraceOf(this.#states.values(), this.graceMs) }
+      this.#churn = { at: now, churn, longGraceMs: longGraceOf(this.#states.values(), this.graceMs) }
     }
     return this.#churn
   }

@@ -14,6 +14,7 @@ import type { StoredSegment } from '../metadata/records.ts'
 import type { SegmentOutlook } from '../object/object-store.ts'
 import { Budget } from './budget.ts'
 import { type Candidate, type CandidateComponents, Candidates, type Found } from './candidates.ts'
+import { isLow } from './health.ts'
 import { type RepairOutcome, SegmentRepair, type SegmentRepairComponents, whyFailed } from './segment-repair.ts'
 
 export interface RepairerComponents extends CandidateComponents, SegmentRepairComponents {
@@ -250,9 +251,9 @@ export class Repairer {
     return stuck === undefined ? outlook : { ...outlook, why: `${outlook.why}; not repaired: ${stuck}` }
   }
 
-  /** Whether so much of it cannot be read now that its margin is down to where repair begins. */
+  /** Whether so much of it is away that its margin is down to where repair begins. */
   isLow(segment: StoredSegment): boolean {
-    return this.#candidates.assess(segment).condition.margin <= this.#candidates.thresholdOf(segment)
+    return isLow(this.#candidates.assess(segment).condition, this.#candidates.thresholdOf(segment))
   }
 
   #itemOf({ segment, k, m, condition, treatment, secondsToLoss, isSettling }: Candidate): PlanItem {

@@ -196,6 +196,7 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
     draining: () => directory.list().flatMap(({ peerId, draining }) => (draining ? [peerId] : [])),
     verify: prove
   })
+  await repairer.load()
   const handOver = new HandOver({
     ...{ index: moving, client, peers: takers, guard, clock, verifySignature: verifySimulated },
     ...{ signer: signing.signer, prove },

@@ -78,7 +78,8 @@ export class SharedLine {
   #move(): void {
     const { now } = this.#timeline
     const moved = this.#flows.length === 0 ? 0 : ((now - this.#movedAt) * this.#bytesPerMs) / this.#flows.length
-    for (const flow of this.#flows) flow.leftBytes -= moved
+    for (const flow of this.#flows)
+      flow.leftBytes = this.#bytesPerMs === Number.POSITIVE_INFINITY ? 0 : flow.leftBytes - moved
     this.#movedAt = now
   }
 

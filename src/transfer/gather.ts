@@ -49,7 +49,10 @@ export interface Gathered {
   complete: boolean
   /** Verified bytes that were fetched beyond what was needed, and requests that were started because another was late. */
   hedged: number
-  /** Bytes of all shards that were asked for: those that came too late, or were cancelled on their way, count in full. */
+  /**
+   * Bytes of all shards that were asked for of somebody who may have sent them: those that came too late, or were
+   * cancelled on their way, count in full.
+   */
   requestedBytes: number
 }
 
@@ -268,6 +271,7 @@ class Gather {
     } catch (error) {
       if (this.#stop.signal.aborted) return 'unknown' // ours to end, not its failure
       const outcome = peerOutcomeOf(error)
+      if (outcome === 'offline' || outcome === 'missing' || outcome === 'refused') this.#requestedBytes -= shard.bytes
       log.info('provider did not give a shard', { provider, cid: shard.cid, outcome, error: messageOf(error) })
       return report(outcome)
     }

@@ -1,7 +1,7 @@
 /** What every `MetadataIndex` must do: `src/metadata/index-store.ts`, sentence by sentence. */
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
-import { CID, cidOfNode, codecs, shardCid } from '../../src/content/cid.ts'
+import { CID, cidOfNode, cidOfShard, codecs, shardCid } from '../../src/content/cid.ts'
 import type { CustodyRow, MetadataIndex, NewTranscript } from '../../src/metadata/index-store.ts'
 import type { ObjectRecord, SegmentRecord, ShardRecord, ShardState, StoredSegment } from '../../src/metadata/records.ts'
 import {
@@ -944,6 +944,19 @@ export function metadataIndexContract(name: string, open: () => Promise<Metadata
         await index.placeShards([{ ...where, provider: 'p0', leaseUntil: 200, at: 1 }])
         await index.deleteObject('b', 'third')
         expect(await due('p0')).toEqual([`200 ${cid}`])
+      })
+    })
+
+    describe('a lease of the empty shard', () => {
+      test('is left as it is: all small objects have it, and nobody reads it', async () => {
+        const cid = cidOfShard(new Uint8Array(0))
+        const others = [aShard({ provider: 'p1' }), aShard({ provider: 'p2' })]
+        await put({ key: 'first' }, [aSegment({ shards: [aShard({ cid, leaseUntil: 5000 }), ...others] })])
+        await put({ key: 'second' }, [aSegment({ shards: [aShard({ cid, leaseUntil: 2000 }), ...others] })])
+        expect(await index.listLeasesDue('p0', 1000, 10)).toEqual([])
+        await index.deleteObject('b', 'second')
+        const leases = await index.listLeasesDue('p0', 10_000, 10)
+        expect(leases.map(({ leaseUntil }) => leaseUntil)).toEqual([5000])
       })
     })
 

@@ -274,6 +274,34 @@ describe('failure domains', () => {
     expect(independentDomains([])).toBe(0)
   })
 
+  it('have room for a shard each, whoever is drawn first', () => {
+    // The last two each stand in the way of two others.
+    const labels = ['op:1 net:1', 'op:2 net:2', 'op:3 net:3', 'op:4 net:4', 'op:5 net:5', 'op:1 net:2', 'op:3 net:4']
+    const candidates = labels.map((label, i) => ({
+      ...{ peerId: `p${i}`, domains: label.split(' ') },
+      ...{ freeBytes: 1, score: 1 }
+    }))
+    expect(independentDomains(candidates)).toBe(5)
+    const code = codeFor(5, 'STANDARD')!
+    for (let seed = 1; seed <= 200; seed++) {
+      const plan = place({ code, shardBytes: 1, wanted: [0, 1, 2, 3, 4], held: [] }, candidates, seeded(seed))
+      expect(plan.unplaced, `seed ${seed}`).toEqual([])
+    }
+  })
+
+  it('are as many whatever the order they are named in', () => {
+    const labels = fc.array(fc.record({ op: fc.nat(6), net: fc.nat(6) }), { maxLength: 20 })
+    fc.assert(
+      fc.property(labels, fc.nat(), (those, seed) => {
+        const named = those.map(({ op, net }, i) => ({
+          domains: [`op:${op}`, `net:${net}`],
+          at: (i * 7919 + seed) % 101
+        }))
+        expect(independentDomains(named.toSorted((a, b) => a.at - b.at))).toBe(independentDomains(named))
+      })
+    )
+  })
+
   it('do not melt into one where every operator is in several datacenters', () => {
     const providers = Array.from({ length: 500 }, (_, i) => ({ domains: [`op:${i % 50}`, `net:${(i * 7) % 45}`] }))
     expect(independentDomains(providers)).toBeGreaterThanOrEqual(20)

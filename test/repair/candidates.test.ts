@@ -54,7 +54,7 @@ async function world(perProvider: Record<string, number>) {
     ...{ presence, clock, peerId: 'self', isSettling: () => false, pause: async () => void pauses++ },
     peers: { state: () => 'offline', domainsOf: (provider) => [provider] }
   })
-  return { candidates, looked, pauses: () => pauses }
+  return { candidates, presence, clock, looked, pauses: () => pauses }
 }
 
 test('all segments of whoever is gone are looked at, though others come and go all the time', async () => {
@@ -70,6 +70,31 @@ test('one that is gone with very much does not keep the others waiting', async (
   const { candidates, looked } = await world({ a: 100_000, b: 300, c: 300 })
   for (let round = 0; round < 3; round++) await candidates.find()
   expect([looked.get('b')!.size, looked.get('c')!.size]).toEqual([300, 300])
+})
+
+test('those who are late, and will probably be back, are looked at as well, behind those who are gone', async () => {
+  const { candidates, presence, clock, looked } = await world({ gone: 2100, late: 50 })
+  // Absences of half an hour, many of them: it is waited for.
+  for (let i = 0; i < 20; i++) {
+    presence.changed('late', 'online')
+    clock.time += 30 * graceMs
+    presence.changed('late', 'offline')
+    clock.time += 30 * graceMs
+  }
+  presence.changed('late', 'online')
+  clock.time += 1
+  presence.changed('late', 'offline')
+  clock.time += 2 * graceMs
+  expect([presence.isGone('gone'), presence.isGone('late'), presence.isLate('late')]).toEqual([true, false, true])
+  const first = await candidates.find()
+  expect([looked.get('gone')!.size, looked.get('late')!.size]).toEqual([2000, 0])
+  expect(first.isTruncated).toBe(true)
+  const second = await candidates.find()
+  expect([looked.get('gone')!.size, looked.get('late')!.size]).toEqual([2100, 50])
+  // Nothing of it can be read.
+  expect(
+    second.candidates.some(({ segment, treatment }) => segment >= 1_000_000 && treatment.rebuild.includes(0))
+  ).toBe(true)
 })
 
 test('what has changed meanwhile is looked at once more', async () => {

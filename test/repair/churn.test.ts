@@ -8,11 +8,11 @@ import {
   encodePresence,
   goneForMs,
   graceOf,
+  longGraceOf,
   newPresence,
   noticed,
   type PresenceEvent,
   type PresenceState,
-  typicalGraceOf,
   unwatched
 } from '../../src/repair/churn.ts'
 
@@ -125,10 +125,12 @@ describe('churn', () => {
     expect(goneForMs(noticed(state, went(100 * dayMs)), start + 100 * dayMs + 71 * hourMs, hourMs)).toBe(0)
   })
 
-  it('says how long absences last before somebody is gone, of the one in the middle', () => {
+  it('says how long absences may last before somebody is gone, for nine in ten', () => {
     const away = (hours: number): PresenceState => stateOf([came(0), went(dayMs), came(dayMs + hours * hourMs)])
-    expect(typicalGraceOf([], hourMs)).toBe(hourMs)
-    expect(typicalGraceOf([stateOf([came(0)]), away(5), away(10)], hourMs)).toBe(10 * hourMs)
+    expect(longGraceOf([], hourMs)).toBe(hourMs)
+    const steady = Array.from({ length: 17 }, () => stateOf([came(0)]))
+    expect(longGraceOf([...steady, away(5), away(10)], hourMs)).toBe(10 * hourMs)
+    expect(longGraceOf([...steady, ...steady, away(10)], hourMs)).toBe(hourMs)
   })
 
   it('gives each provider a rate by its own record, within bounds', () => {

@@ -133,6 +133,19 @@ describe('health of a segment', () => {
     expect(treatmentOf(segment, condition, { ...patience, threshold: 5 }).rebuild).toEqual(indices(rebuild))
   })
 
+  it.each([
+    ['HHHHHHHH|OOOOHHHH', ''], // 4 can be read
+    ['HHHHHHHH|OOOOOHHH', '8 9 10 11 12'],
+    ['OOHHHHHH|GOOOHHHH', '0 1 8 9 10 11']
+  ])('at a threshold of 5 %s does not wait for who is late where few can be read: [%s]', (shards, rebuild) => {
+    const segment = scene(shards, 'abcdefghijklmnop')
+    const condition = classify(segment, segment.factsOf)
+    const late = { ...patience, threshold: 5, isLate: () => true }
+    expect(treatmentOf(segment, condition, late).rebuild).toEqual(indices(rebuild))
+    const gone = shards.replace('|', '').indexOf('G')
+    expect(treatmentOf(segment, condition, { ...late, isLate: () => false }).rebuild).toEqual(gone < 0 ? [] : [gone])
+  })
+
   it('does not wait for one that has been gone for long', () => {
     const segment = scene('HHHH|HGHH')
     const condition = classify(segment, segment.factsOf)

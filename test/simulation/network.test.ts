@@ -127,6 +127,21 @@ describe('a line', () => {
     return timeline.drive(end).then(() => expect(ended).toEqual(['short 300', 'long 650', 'cut 1000']))
   })
 
+  it('that nothing bounds any more lets what is under way arrive', () => {
+    const timeline = new Timeline()
+    const line = new SharedLine(timeline, secondMs)
+    const ended: string[] = []
+    for (const bytes of [100, 300])
+      line.carry(
+        bytes,
+        () => void ended.push(`${bytes} ${timeline.now - timeline.startAt}`),
+        () => ended.push('lost')
+      )
+    timeline.schedule(50, () => line.setRate(Number.POSITIVE_INFINITY))
+    const end = new Promise<void>((resolve) => void timeline.schedule(1000, resolve))
+    return timeline.drive(end).then(() => expect(ended).toEqual(['100 50', '300 50']))
+  })
+
   it('of the gateway is shared by what comes from different machines', async () => {
     const net = new Net([{}, {}], { gateway: { bytesPerSecond: 100 * KiB } })
     const [a, b] = [await net.stored(block(100 * KiB)), await net.stored(block(100 * KiB, 'other'), 1)]

@@ -4,7 +4,7 @@
  */
 import { check, HoldfastError, messageOf } from '../../base/errors.ts'
 import { type Log, silentLog } from '../../base/log.ts'
-import type { CID } from '../../content/cid.ts'
+import { type CID, cidOfShard } from '../../content/cid.ts'
 import type { Committed, NewContent } from '../index-store.ts'
 import { type SegmentRecord, type ShardRecord, type ShardState, type StoredSegment, shardStates } from '../records.ts'
 import { type Database, damaged } from './database.ts'
@@ -46,6 +46,10 @@ export class Providers {
   }
 }
 
+const emptyShard = cidOfShard(new Uint8Array(0))
+/** Of the segments that share a block, so many are looked at for an older lease. */
+const sharedRowsMax = 256
+
 /** Segments and shards, whoever they belong to. The methods that write must be called within a write. */
 export class Segments {
   readonly #providers: Providers
@@ -74,8 +78,10 @@ export class Segments {
     )
     this.#shorten = database.prepare(
       `UPDATE shards SET lease_until = ?3 WHERE (segment_id, idx) = (
-         SELECT segment_id, idx FROM shards
-         WHERE substr(cid, -6) = substr(?1, -6) AND cid = ?1 AND provider_id = ?2 AND lease_until > ?3 LIMIT 1)`
+         SELECT segment_id, idx FROM (
+           SELECT segment_id, idx, provider_id, state, lease_until FROM shards
+           WHERE substr(cid, -6) = substr(?1, -6) AND cid = ?1 LIMIT ${sharedRowsMax})
+         WHERE provider_id = ?2 AND lease_until > ?3 AND state IN (0, 1, 2, 6) LIMIT 1)`
     )
     this.#isUsed = database.prepare(
       `SELECT EXISTS (SELECT 1 FROM content_segments WHERE segment_id = ?1)
@@ -127,6 +133,8 @@ export class Segments {
    * was taken for now is released before.
    */
   doubtLease(cid: CID, providerId: number, leaseUntil: number): void {
+    // Every small object has the empty shard, and nobody ever reads it.
+    if (cid.equals(emptyShard)) return
     this.#shorten.run(cid.bytes, providerId, leaseUntil)
   }
 

@@ -60,8 +60,8 @@ export function sqliteShards(database: Database, providers: Providers, segments:
       return
     }
     check(cidOf(row).equals(cid), `shard ${index} of segment ${segmentId} is another than was placed`)
-    segments.doubtLease(cid, providerId, leaseUntil)
     place.run(providerId, leaseUntil, at, segmentId, index)
+    segments.doubtLease(cid, providerId, leaseUntil)
   }
 
   /** @throws HoldfastError `DAMAGED` when the totals are gone */

@@ -17,7 +17,7 @@
 import { HoldfastError } from '../../base/errors.ts'
 import { dayMs, hourMs, minuteMs, secondMs } from '../../base/limits.ts'
 import { type PlacementRequest, place } from '../../placement/place.ts'
-import { churnOf, typicalGraceOf } from '../../repair/churn.ts'
+import { churnOf, longGraceOf } from '../../repair/churn.ts'
 import { repairThreshold } from '../../repair/threshold.ts'
 import { type SeededRandom, seededRandom } from '../seeded-random.ts'
 import { EventHeap } from './event-heap.ts'
@@ -149,7 +149,6 @@ class Engine {
   #isHeld = false
   #threshold: number
   #churnMeasuredAt = 0
-  #repairMeanMs: number
 
   constructor(timeline: Timeline, policy: Policy, parameters: ScaleParameters) {
     const providers = timeline.traits.length
@@ -174,7 +173,6 @@ class Engine {
       (parameters.providerBytes * providers) / (parameters.segments * parameters.segmentBytes)
     )
     this.#lineBytes = this.#shardBytes * standsFor
-    this.#repairMeanMs = hourMs
     this.#threshold = this.#thresholdNow()
     this.#result = emptyResult(timeline, policy, parameters, standsFor)
   }
@@ -572,7 +570,6 @@ class Engine {
     if (this.#parameters.exponentialRepairMs !== undefined) this.#choose(job)
     for (const i of job.slots.keys()) this.#rebuilt(job, i)
     // Not the time in the queue: a threshold that rises because repairs wait makes more of them wait.
-    this.#repairMeanMs += (this.#now - job.startedAt - this.#repairMeanMs) / 100
     this.#result.repair.meanMs += this.#now - job.dueAt // a sum until the end
     this.#consider(segment)
   }
@@ -591,20 +588,20 @@ class Engine {
     this.#result.repair.shards++
   }
 
-  /** By the real functions: what churn is measured to be, and how long it takes until a loss is noticed and repaired. */
+  /** By the real functions, as `Candidates.thresholdOf` has it. */
   #thresholdNow(): number {
     this.#churnMeasuredAt = this.#now
     const { rule, graceMs, code } = this.#policy
     if (rule.kind !== 'margin') return 0
     if (rule.threshold !== undefined) return rule.threshold
-    const windowMs = this.#medianGraceMs() + 2 * this.#repairMeanMs
+    const windowMs = this.#longGraceMs() + graceMs
     return repairThreshold(code, churnOf(this.#providers.watched, Math.round(this.#now), graceMs).rate, windowMs)
   }
 
-  #medianGraceMs(): number {
+  #longGraceMs(): number {
     const { graceMs, graceSpan } = this.#policy
     if (graceSpan <= 1) return graceMs
-    return typicalGraceOf(this.#providers.watched.values(), graceMs)
+    return longGraceOf(this.#providers.watched.values(), graceMs)
   }
 
   // What is measured.
@@ -693,7 +690,7 @@ class Engine {
       churn: {
         departuresPerDay: rate * dayMs,
         threshold: this.#threshold,
-        medianGraceMs: this.#medianGraceMs()
+        medianGraceMs: this.#longGraceMs()
       }
     }
   }
