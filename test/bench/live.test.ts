@@ -1,4 +1,6 @@
 /** What the live benchmark does with a trace, and what it takes for right: with fakes for processes and for the network. */
+import { createHash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import fc from 'fast-check'
@@ -9,7 +11,7 @@ import { bucket, Clients, failureName } from '../../bench/live/clients.ts'
 import { ChurnDriver, type Places } from '../../bench/live/driver.ts'
 import { lookAtMargins } from '../../bench/live/margin-look.ts'
 import { Versions } from '../../bench/live/versions.ts'
-import { workloadOf } from '../../bench/live/workloads.ts'
+import { chosenOf, workloadOf } from '../../bench/live/workloads.ts'
 import { S3Failure } from '../../bench/throughput/s3-client.ts'
 import { ChurnRecorder } from '../../src/sim/churn/report.ts'
 import { type ChurnEvent, domainOf, keyOf } from '../../src/sim/churn/workload.ts'
@@ -24,13 +26,14 @@ describe('events of a trace', () => {
     /** Of every start, by place. */
     startMs?: number
     failing?: string
+    /** Where to write what was done, for a run that fails. */
+    done?: string[]
   }
 
   /** @returns what was done, `12 kill 0`: milliseconds since the beginning, what, and to which place */
-  async function carriedOut({ events, startMs = 0, failing }: Scene) {
+  async function carriedOut({ events, startMs = 0, failing, done = [] }: Scene) {
     const time = new Timeline()
     const clock = new VirtualProcess(time).clock
-    const done: string[] = []
     const under = new Set<number>()
     const act =
       (name: string, tookMs = 0) =>
@@ -103,7 +106,9 @@ describe('events of a trace', () => {
       provider: 2,
       kind: i % 2 === 0 ? ('on' as const) : ('off' as const)
     }))
-    await expect(carriedOut({ startMs: 1000, events: flips })).rejects.toMatchObject({ code: 'OVERLOADED' })
+    const done: string[] = []
+    await expect(carriedOut({ startMs: 1000, events: flips, done })).rejects.toMatchObject({ code: 'OVERLOADED' })
+    expect(done).toEqual(['10 start 2']) // what was waiting is left alone
     await expect(
       carriedOut({
         failing: 'start',
@@ -284,6 +289,15 @@ describe('a workload', () => {
     const domains = new Set(there.map((i) => domainOf(workload, i)))
     expect(code.k + code.m).toBe(Math.min(20, domains.size))
     expect(workload).toMatchObject({ speed: 60, durationMs: 600_000, hasLines: true })
+  })
+
+  it('says what its trace was made from', async () => {
+    const hash = createHash('sha256')
+      .update(await readFile(trace('weibull')))
+      .digest('hex')
+    const { source } = await chosenOf({ trace: trace('weibull'), providers: 20 })
+    expect(source).toBe(`file weibull.trace, sha256 ${hash}`)
+    expect((await chosenOf({ trace: 'weibull', providers: 24 })).source).toBe('model weibull')
   })
 
   it.each([
