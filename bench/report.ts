@@ -149,11 +149,25 @@ function liveSummary(result: Result): string[] {
 
 /** Rows become columns: for few of them with many figures. */
 function transposed(rows: readonly Row[]): string {
-  const names = new Map(rows.flatMap(({ figures }) => Object.entries(figures).map(([name, { unit }]) => [name, unit])))
+  const units = new Map(rows.flatMap(({ figures }) => Object.entries(figures).map(([name, { unit }]) => [name, unit])))
   return table(
     ['', ...rows.map(({ label }) => label)],
-    [...names].map(([name, unit]) => [`${name}, ${unit}`, ...rows.map(({ figures }) => cellOf(figures, name))])
+    namesIn(rows).map((name) => [`${name}, ${units.get(name)}`, ...rows.map(({ figures }) => cellOf(figures, name))])
   )
+}
+
+/** All names of figures: what only one row has follows what it follows there. */
+function namesIn(rows: readonly Row[]): string[] {
+  const names: string[] = []
+  for (const { figures } of rows) {
+    let last = -1
+    for (const name of Object.keys(figures)) {
+      const at = names.indexOf(name)
+      last = at >= 0 ? at : last + 1
+      if (at < 0) names.splice(last, 0, name)
+    }
+  }
+  return names
 }
 
 /** A table for each churn model, and one for what is not of any. */

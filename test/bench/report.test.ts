@@ -264,7 +264,7 @@ describe('retrieval under churn', () => {
     const text = renderSummary([{ ...live, rows: [{ ...side('live', 0, 1), figures }, side('simulated', 0.9, 1)] }])
     expect(text).toContain('| weibull, live | 0 | – | – | 0.250 | 1.50 | 3.00 | 0 |')
     expect(renderResult({ ...live, rows: [{ ...side('live', 0, 1), figures }, side('simulated', 0.9, 1)] })).toContain(
-      '| firstByteMsP50, ms | – | 1.00 |'
+      ['| success, share | 0 | 0.900 |', '| firstByteMsP50, ms | – | 1.00 |', '| readMsP95, ms | – | 2.00 |'].join('\n')
     )
   })
 })
