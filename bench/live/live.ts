@@ -50,10 +50,17 @@ export interface LiveOptions {
   isSimulatedOnly?: boolean
   /** Whether a figure that the simulator does not foretell within its bound counts as a failure of the run. */
   isJudging?: boolean
+  /** How either side is run; absent: as it is. */
+  sides?: { live: typeof runLive; simulated: typeof foretell }
 }
 
 /** Of the models that `npm run bench` runs, or of what somebody chose. */
-export function liveBenchmark({ choices, isSimulatedOnly = false, isJudging }: LiveOptions = {}): Benchmark {
+export function liveBenchmark({
+  choices,
+  isSimulatedOnly = false,
+  isJudging,
+  sides = { live: runLive, simulated: foretell }
+}: LiveOptions = {}): Benchmark {
   return {
     name: 'live',
     title: isSimulatedOnly ? 'Retrieval under churn, simulated' : 'Retrieval under churn, live and simulated',
@@ -66,6 +73,7 @@ export function liveBenchmark({ choices, isSimulatedOnly = false, isJudging }: L
         Object.assign(parameters, parametersOf(nameOf(choice), workload, source))
         const one = await runOne(nameOf(choice), workload, context, {
           isSimulatedOnly,
+          sides,
           // A smoke run is too short to agree on anything.
           isJudging: isJudging ?? context.scale === 'full'
         })
@@ -86,7 +94,7 @@ async function runOne(
   trace: string,
   workload: ChurnWorkload,
   context: BenchContext,
-  { isSimulatedOnly, isJudging }: Required<Omit<LiveOptions, 'choices'>>
+  { isSimulatedOnly, isJudging, sides }: Required<Omit<LiveOptions, 'choices'>>
 ): Promise<{ rows: Row[]; failures: string[] }> {
   const { directory, signal } = context
   const progress = (line: string): void => context.progress(`live: ${trace}: ${line}`)
@@ -103,7 +111,7 @@ async function runOne(
   let simulated: ChurnReport | undefined
   if (!isSimulatedOnly) {
     try {
-      real = await runLive({ workload, directory: join(directory, trace), progress, signal })
+      real = await sides.live({ workload, directory: join(directory, trace), progress, signal })
       rows.push(...rowsOf(trace, 'live', real.report, real))
     } catch (error) {
       failed(error, '')
@@ -111,7 +119,7 @@ async function runOne(
   }
   progress('the same, simulated')
   try {
-    simulated = await foretell(workload, signal)
+    simulated = await sides.simulated(workload, signal)
     rows.push(...rowsOf(trace, 'simulated', simulated))
   } catch (error) {
     failed(error, ', simulated')
@@ -223,23 +231,23 @@ function marginRow(trace: string, side: Side, { margins }: ChurnReport): Row {
 /** Of all requests that were done, in the order of their ends; what failed is counted in the row of the run. */
 function sampleRows(trace: string, side: Side, { samples: { reads, writesMs } }: ChurnReport): Row[] {
   const tenths = (ms: number): number => Math.round(10 * ms) / 10
-  const readRow: Row = {
-    id: `samples-reads-${trace}/${side}`,
-    label: `${trace}, ${side}: every read that was done`,
-    figures: figuresOf(
+  const rowsFor = <F extends string>(kind: string, units: Record<F, string>, samples: Record<F, number>[]): Row[] => {
+    if (samples.length === 0) return []
+    const label = `${trace}, ${side}: every ${kind} that was done`
+    return [{ id: `samples-${kind}s-${trace}/${side}`, label, figures: figuresOf(units, samples) }]
+  }
+  return [
+    ...rowsFor(
+      'read',
       { firstByte: 'ms', lastByte: 'ms', bytes: 'bytes' },
       reads.map(({ firstByteMs, ms, bytes }) => ({ firstByte: tenths(firstByteMs), lastByte: tenths(ms), bytes }))
-    )
-  }
-  const writeRow: Row = {
-    id: `samples-writes-${trace}/${side}`,
-    label: `${trace}, ${side}: every write that was done`,
-    figures: figuresOf(
+    ),
+    ...rowsFor(
+      'write',
       { done: 'ms' },
       writesMs.map((ms) => ({ done: tenths(ms) }))
     )
-  }
-  return [...(reads.length > 0 ? [readRow] : []), ...(writesMs.length > 0 ? [writeRow] : [])]
+  ]
 }
 
 function agreementRow(trace: string, { figure, live: real, simulated, bound, isWithin }: Agreement): Row[] {

@@ -16,7 +16,7 @@ interface ChurnOptions {
   providers: number
   trace: string
   speed: number
-  duration: number
+  duration?: number
   code?: Code
   seed: number
   clients?: number
@@ -83,8 +83,9 @@ async function stopChild(child: ChildProcess, over: AbortSignal): Promise<void> 
 }
 
 async function benchChurn(context: CommandContext, options: ChurnOptions): Promise<void> {
-  const { providers, trace, speed, duration, code, seed, clients, objects, lines, simulate, out, dir } = options
-  const choice = { providers, trace, speed, durationMs: duration, code, seed, clients, objects, hasLines: lines }
+  const { providers, trace, speed, code, seed, clients, objects, lines, simulate, out, dir } = options
+  const { duration: durationMs = durationDefaultMs } = options
+  const choice = { providers, trace, speed, durationMs, code, seed, clients, objects, hasLines: lines }
   const request = { choice, isSimulatedOnly: simulate === true, out, parent: dir, isJson: context.output.isJson }
   await runBench(context, 'live/main.ts', [JSON.stringify(request)])
 }
@@ -135,8 +136,7 @@ function addChurn(bench: Command): Command {
     .option(
       '--duration <duration>',
       'how long to run, once everything is stored (default: 10m)',
-      optionParser((text) => parseDuration(text, durationMsMin, durationMsMax)),
-      durationDefaultMs
+      optionParser((text) => parseDuration(text, durationMsMin, durationMsMax))
     )
     .option('--code <k+m>', 'code of the network (default: by who is there at the beginning)', optionParser(parseCode))
     .option('--seed <n>', 'of the model, the data, the lines and the requests', integer('a seed', 0, 2 ** 31), 1)
@@ -149,7 +149,10 @@ function addChurn(bench: Command): Command {
       'write the result as JSON to a file, and its plot beside it: live-margins.svg, or live-margins.smoke.svg of a run ' +
         'that is not to be quoted (shorter than five minutes, or only simulated)'
     )
-    .option('--dir <dir>', 'parent of the directory to work in, which is removed afterwards (default: the system’s)')
+    .option(
+      '--dir <dir>',
+      'where to make the directory to work in, which is removed afterwards (default: the system’s for temporary files)'
+    )
 }
 
 export const register: Register = (program, run) => {
