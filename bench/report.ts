@@ -63,15 +63,16 @@ const runOf = (run: Row['run']): string =>
 const columnsOf = (figures: Record<string, Pick<Figure, 'unit'>>): string[] =>
   Object.entries(figures).map(([name, { unit }]) => `${name}, ${unit}`)
 
-export function provenance({ commit, machine, scale, seed, startedAt }: Result): string {
+export function provenance({ name, commit, machine, scale, seed, startedAt }: Result): string {
   const source =
     commit.hash === null
       ? 'sources outside git'
       : `commit ${commit.hash.slice(0, 12)}${commit.dirty ? ' with changes not committed' : ''}`
+  const small = name === 'live' ? 'short, or only simulated' : 'smoke size'
   return [
     `${machine.cpu}, ${machine.cores} cores, ${formatNumber(machine.memoryBytes / 1e9)} GB of memory, ${machine.platform}, kernel ${machine.kernel}`,
     `Node ${machine.node}, ${machine.fileSystem}, load ${formatNumber(machine.loadBefore)} before the run`,
-    `${source}, seed ${seed}, ${startedAt.slice(0, 10)}${scale === 'smoke' ? ', smoke size: not to be quoted' : ''}`
+    `${source}, seed ${seed}, ${startedAt.slice(0, 10)}${scale === 'smoke' ? `, ${small}: not to be quoted` : ''}`
   ].join('; ')
 }
 
@@ -80,7 +81,7 @@ export function renderResult(result: Result): string {
   const parts = [`## ${title}`, `${provenance(result)}.`, ...partsOf(result)]
   if (limits !== undefined) parts.push('### The machine, in the same run', rowTables(limits))
   if (limits !== undefined && result.name === 'throughput') parts.push(...floorParts(result, limits))
-  for (const failure of result.failures ?? []) parts.push(`**Failed:** ${failure}`)
+  parts.push(...verdictOf(result))
   parts.push(notes.map((note) => `- ${note}`).join('\n'))
   parts.push(
     `Parameters: ${Object.entries(parameters)
@@ -90,6 +91,19 @@ export function renderResult(result: Result): string {
   return `${parts.join('\n\n')}\n`
 }
 
+/** What went wrong; where nothing did, what that says. */
+function verdictOf({ name, failures = [] }: Result): string[] {
+  if (failures.length > 0) return failures.map((failure) => `**Failed:** ${failure}`)
+  if (name === 'repair')
+    return ['Of every scenario all objects were what was stored, byte for byte, and no segment was ever seen below k.']
+  return []
+}
+
+/** In place of a figure that there is none of. */
+const absent = '–'
+const cellOf = (figures: Row['figures'], name: string): string =>
+  figures[name] === undefined ? absent : formatFigure(figures[name])
+
 function partsOf(result: Result): string[] {
   if (result.name === 'churn') return churnParts(result)
   if (result.name === 'live') return liveParts(result)
@@ -98,9 +112,9 @@ function partsOf(result: Result): string[] {
 
 /** What was measured, beside what was foretold; whether they agree; and margins over the run. */
 function liveParts({ rows, scale }: Result): string[] {
-  const margins = rows.filter(({ id }) => id.startsWith('margins-'))
-  const agreements = rows.filter(({ id }) => id.startsWith('agreement-'))
-  const parts = [transposed(rows.filter((row) => !margins.includes(row) && !agreements.includes(row)))]
+  const of = (kind: string): Row[] => rows.filter(({ id }) => id.startsWith(`${kind}-`))
+  const [margins, agreements, samples] = [of('margins'), of('agreement'), of('samples')]
+  const parts = [transposed(rows.filter(isRun))]
   if (agreements.length > 0) parts.push('### Whether the simulator foretold it', rowTables(agreements))
   if (margins.length > 0)
     parts.push(
@@ -108,30 +122,52 @@ function liveParts({ rows, scale }: Result): string[] {
       rowTables(margins),
       `![live-margins](live-margins${scale === 'full' ? '' : '.smoke'}.svg)`
     )
+  if (samples.length > 0) parts.push(`Only in the JSON: ${samples.map(({ label }) => label).join('; ')}.`)
   return parts
 }
 
-/** What was measured, each beside what was foretold. */
-function liveSummary({ rows, parameters }: Result): string {
+/** Of the live benchmark, the rows that say how a run went: beside them are samples, margins and agreements. */
+const isRun = ({ id }: Row): boolean => !/^(?:margins|agreement|samples)-/.test(id)
+
+/** What was measured, each beside what was foretold, whatever a run has none of; and what went wrong. */
+function liveSummary(result: Result): string[] {
+  const { rows, parameters } = result
   const shown = ['success', 'firstByteMsP50', 'readMsP95', 'decodeRate', 'repairTraffic', 'meanMargin', 'lostObjects']
-  const columns = rows.filter(({ figures }) => shown.every((name) => figures[name] !== undefined))
-  const units = columnsOf(Object.fromEntries(shown.map((name) => [name, columns[0]?.figures[name] ?? { unit: '' }])))
-  return table(
-    [`Retrieval under churn: ${parameters.providers} providers, ${parameters.speed} times as fast`, ...units],
-    columns.map(({ label, figures }) => [label, ...shown.map((name) => formatFigure(figures[name]!))])
-  )
+  const runs = rows.filter(isRun)
+  const unitOf = (name: string): string => runs.find(({ figures }) => figures[name])?.figures[name]?.unit ?? absent
+  return [
+    table(
+      [
+        `Retrieval under churn: ${parameters.providers} providers, ${parameters.speed} times as fast`,
+        ...shown.map((name) => `${name}, ${unitOf(name)}`)
+      ],
+      runs.map(({ label, figures }) => [label, ...shown.map((name) => cellOf(figures, name))])
+    ),
+    ...verdictOf(result)
+  ]
 }
 
 /** Rows become columns: for few of them with many figures. */
 function transposed(rows: readonly Row[]): string {
-  const names = new Map(rows.flatMap(({ figures }) => Object.entries(figures).map(([name, { unit }]) => [name, unit])))
+  const units = new Map(rows.flatMap(({ figures }) => Object.entries(figures).map(([name, { unit }]) => [name, unit])))
   return table(
     ['', ...rows.map(({ label }) => label)],
-    [...names].map(([name, unit]) => [
-      `${name}, ${unit}`,
-      ...rows.map(({ figures }) => (figures[name] === undefined ? '' : formatFigure(figures[name])))
-    ])
+    namesIn(rows).map((name) => [`${name}, ${units.get(name)}`, ...rows.map(({ figures }) => cellOf(figures, name))])
   )
+}
+
+/** All names of figures: what only one row has follows what it follows there. */
+function namesIn(rows: readonly Row[]): string[] {
+  const names: string[] = []
+  for (const { figures } of rows) {
+    let last = -1
+    for (const name of Object.keys(figures)) {
+      const at = names.indexOf(name)
+      last = at >= 0 ? at : last + 1
+      if (at < 0) names.splice(last, 0, name)
+    }
+  }
+  return names
 }
 
 /** A table for each churn model, and one for what is not of any. */
@@ -279,7 +315,7 @@ export function renderSummary(results: readonly Result[]): string {
   const churn = find('churn')
   if (churn !== undefined) parts.push(churnSummary(churn))
   const live = find('live')
-  if (live !== undefined) parts.push(liveSummary(live))
+  if (live !== undefined) parts.push(...liveSummary(live))
   if (parts.length === 0) return 'No full run is recorded yet.'
   parts.push(
     'Median (least to most of the samples). All figures, with how they were taken: [bench/results](bench/results/README.md).'
@@ -288,11 +324,12 @@ export function renderSummary(results: readonly Result[]): string {
 }
 
 /** How each way to lose every provider, one after another, went. */
-function repairParts({ parameters, rows }: Result): string[] {
+function repairParts(result: Result): string[] {
+  const { parameters, rows } = result
   const { providers, objects, objectBytes, code, offlineGrace } = parameters
   const cell = ({ figures }: Row, name: string): string => formatFigure(figures[name]!)
   return [
-    `Every one of ${providers} providers replaced, one after another (or a failure domain at a time), ${formatNumber(Number(objectBytes) / 1e9)} GB in ${objects} objects at ${code}, an absence of ${offlineGrace} forgiven; every object was identical afterwards, and no segment ever below k.`,
+    `Every one of ${providers} providers replaced, one after another (or a failure domain at a time), ${formatNumber(Number(objectBytes) / 1e9)} GB in ${objects} objects at ${code}, an absence of ${offlineGrace} forgiven.`,
     table(
       [
         'Providers are',
@@ -305,7 +342,8 @@ function repairParts({ parameters, rows }: Result): string[] {
         row.label,
         ...['toFull', 'overTheory', 'leastMargin', 'failedReads'].map((name) => cell(row, name))
       ])
-    )
+    ),
+    ...verdictOf(result)
   ]
 }
 

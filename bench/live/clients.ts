@@ -1,10 +1,10 @@
 /** Those who use the network meanwhile: each asks for one thing at a time, and looks at every byte of the answer. */
 import type { Clock } from '../../src/base/clock.ts'
-import { systemClock } from '../../src/base/system.ts'
 import type { ChurnRecorder } from '../../src/sim/churn/report.ts'
 import { type ChurnRequest, type ChurnWorkload, keyOf, requestMsMax, requestsOf } from '../../src/sim/churn/workload.ts'
 import { WrongAnswerError } from '../harness.ts'
 import { type S3Client, S3Failure } from '../throughput/s3-client.ts'
+import { steadyClock } from './steady-clock.ts'
 import type { Versions } from './versions.ts'
 
 export const bucket = 'live'
@@ -23,7 +23,7 @@ export class Clients {
 
   constructor(init: ClientsInit) {
     this.#init = init
-    this.#clock = init.clock ?? systemClock
+    this.#clock = init.clock ?? steadyClock
   }
 
   /**

@@ -100,10 +100,10 @@ export class ChurnDriver {
   #queue(event: ChurnEvent, startedAt: number, signal: AbortSignal): void {
     const place = this.#places[event.provider]!
     if (place.waiting >= waitingMax) {
-      throw new HoldfastError(
-        'OVERLOADED',
-        `provider ${event.provider} has ${waitingMax} events waiting for one under way: this machine is too slow for that speed`
-      )
+      const why = `provider ${event.provider} has ${waitingMax} events waiting for one under way: this machine is too slow for that speed`
+      // Said before it is thrown: what waits is not carried out any more.
+      this.#failure ??= { error: new HoldfastError('OVERLOADED', why) }
+      this.#throwFailure()
     }
     place.waiting++
     place.tail = place.tail.then(async () => {

@@ -1,9 +1,10 @@
 /** What `holdfast bench churn` runs: one run, as its only argument says in JSON. */
-import { writeFile } from 'node:fs/promises'
+import { mkdir, writeFile } from 'node:fs/promises'
 import os from 'node:os'
 import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
 import { HoldfastError, messageOf } from '../../src/base/errors.ts'
+import { minuteMs } from '../../src/base/limits.ts'
 import { Exit, exitCodeOf, exitCodes } from '../../src/cli/exit-codes.ts'
 import { interruptSignal } from '../../src/cli/interrupt.ts'
 import { writePlots } from '../churn/plots.ts'
@@ -27,28 +28,35 @@ const requestSchema = z.strictObject({
   isSimulatedOnly: z.boolean(),
   /** Where the JSON goes. */
   out: z.string().optional(),
+  /** Parent of the directory to work in; absent: the system's for temporary files. */
+  parent: z.string().optional(),
   isJson: z.boolean()
 })
 type Request = z.infer<typeof requestSchema>
 
-async function run({ choice, isSimulatedOnly, out, isJson }: Request, signal: AbortSignal): Promise<void> {
-  await workloadOf(choice) // what is wrong with it is said before anything is started
+/** What is shorter, or only simulated, is not to be quoted, and is marked so. */
+const quotableMsMin = 5 * minuteMs
+
+async function run({ choice, isSimulatedOnly, out, parent, isJson }: Request, signal: AbortSignal): Promise<void> {
+  // What is wrong is said before anything is started.
+  await workloadOf(choice)
+  if (out !== undefined) await mkdir(dirname(resolve(out)), { recursive: true })
   const result = await runBenchmark(liveBenchmark({ choices: [choice], isSimulatedOnly, isJudging: false }), {
-    scale: 'full',
+    scale: choice.durationMs < quotableMsMin || isSimulatedOnly ? 'smoke' : 'full',
     seed: choice.seed,
-    parent: os.tmpdir(),
+    parent: resolve(parent ?? os.tmpdir()),
     runtimes: [],
     // With JSON wanted, stderr is for errors.
     progress: (line) => void (isJson || process.stderr.write(`${line}\n`)),
     signal
   })
+  // A terminal shows no plots. It is shown first: where it can't be written it is not lost.
+  const text = renderResult(result).replaceAll(/^!\[.*\n\n/gm, '')
+  process.stdout.write(`${isJson ? JSON.stringify(result) : text}\n`)
   if (out !== undefined) {
     await writeFile(resolve(out), `${JSON.stringify(result, null, 2)}\n`)
     await writePlots(dirname(resolve(out)), result)
   }
-  // A terminal shows no plots.
-  const text = renderResult(result).replaceAll(/^!\[.*\n\n/gm, '')
-  process.stdout.write(`${isJson ? JSON.stringify(result) : text}\n`)
   if ((result.failures?.length ?? 0) > 0) throw new Exit(exitCodes.failure)
 }
 

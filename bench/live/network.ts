@@ -6,8 +6,10 @@
  */
 import { mkdir, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
+import { withDeadline } from '../../src/base/clock.ts'
 import { forEachLimit } from '../../src/base/concurrency.ts'
 import { minuteMs } from '../../src/base/limits.ts'
+import { systemClock } from '../../src/base/system.ts'
 import { repairArguments } from '../../src/cli/repair-options.ts'
 import { type GatewayReady, gatewayReadySchema, providerReadySchema } from '../../src/cli/up/messages.ts'
 import { formatCode } from '../../src/erasure/erasure-coder.ts'
@@ -18,7 +20,7 @@ import { PortPairs } from '../ports.ts'
 import { NodeProcess } from '../repair/node-process.ts'
 import { waitUntil } from '../repair/wait.ts'
 import type { Places } from './driver.ts'
-import { ProxyProcess } from './proxy-process.ts'
+import { ProxyProcess, type ProxyStrain } from './proxy-process.ts'
 
 export interface LiveNetworkInit {
   directory: string
@@ -28,6 +30,8 @@ export interface LiveNetworkInit {
 
 const startsAtOnce = 4
 const onlineMsMax = 2 * minuteMs
+/** Of a process, to when it serves. */
+const readyMsMax = 2 * minuteMs
 /** Providers that one joins through, beside the gateway. */
 const bootstrapCount = 2
 const capacity = '20GB'
@@ -64,6 +68,7 @@ export class LiveNetwork implements Places {
   readonly #proxy: ProxyProcess | undefined
   #gateway: { process: NodeProcess; ready?: GatewayReady } | undefined
   #made = 0
+  readonly #startUpsMs: number[] = []
 
   private constructor(init: LiveNetworkInit) {
     this.#init = init
@@ -102,11 +107,19 @@ export class LiveNetwork implements Places {
     return ready
   }
 
+  /** Of every provider that was started, from that to when it served. */
+  get startUpsMs(): readonly number[] {
+    return this.#startUpsMs
+  }
+
+  /** @throws Error when it does not serve in two minutes, the signal's reason */
   async start(place: number): Promise<void> {
+    this.#init.signal.throwIfAborted()
     const at = this.#places[place]!
     at.occupant ??= await this.#newcomer(at)
     const { occupant } = at
     const { data, port, announcedPort, name } = occupant
+    const startedAt = performance.now()
     occupant.process = new NodeProcess(
       [
         ...['provider', '--data', data, '--capacity', capacity, '--domain', at.domain],
@@ -116,14 +129,17 @@ export class LiveNetwork implements Places {
       ],
       this.#logFile(name)
     )
-    const { peerId, addresses } = providerReadySchema.parse(await occupant.process.ready)
+    const { peerId, addresses } = providerReadySchema.parse(await this.#readyOf(occupant.process))
+    this.#startUpsMs.push(performance.now() - startedAt)
     if (occupant.peerId !== undefined && occupant.peerId !== peerId) throw new Error(`${name} came back as another`)
     Object.assign(occupant, { peerId, addresses, isUp: true })
   }
 
+  /** @throws when it had ended by itself: what was measured is then something else than the trace */
   async kill(place: number): Promise<void> {
     const { occupant } = this.#places[place]!
     if (occupant === undefined) return
+    if (occupant.isUp && occupant.process?.hasEnded === true) throw new Error(`${occupant.name} ended by itself`)
     occupant.isUp = false
     await occupant.process?.kill()
   }
@@ -192,10 +208,21 @@ export class LiveNetwork implements Places {
     }
   }
 
+  /** Of the proxy since it was last asked; undefined without lines. */
+  async proxyStrain(): Promise<ProxyStrain | undefined> {
+    return await this.#proxy?.strain()
+  }
+
+  /** All at once, and all of them whatever one does. @throws what the first threw that could not be ended */
   async stop(): Promise<void> {
-    await this.#gateway?.process.stop()
-    await Promise.all(this.#places.map(({ occupant }) => occupant?.process?.stop()))
+    const processes = [this.#gateway?.process, ...this.#places.map(({ occupant }) => occupant?.process)]
+    const stopped = await Promise.allSettled(processes.map((process) => process?.stop()))
     await this.#proxy?.stop()
+    for (const outcome of stopped) if (outcome.status === 'rejected') throw outcome.reason
+  }
+
+  async #readyOf(process: NodeProcess): Promise<unknown> {
+    return await withDeadline(systemClock, readyMsMax, this.#init.signal, () => process.ready)
   }
 
   async #startGateway(): Promise<void> {
@@ -211,7 +238,7 @@ export class LiveNetwork implements Places {
       this.#logFile('gateway')
     )
     this.#gateway = { process: child }
-    this.#gateway.ready = gatewayReadySchema.parse(await child.ready)
+    this.#gateway.ready = gatewayReadySchema.parse(await this.#readyOf(child))
   }
 
   async #newcomer({ line, number }: Place): Promise<Occupant> {

@@ -7,10 +7,12 @@
  */
 import { createServer, connect as dial, type Server, type Socket } from 'node:net'
 import { secondMs } from '../../src/base/limits.ts'
-import { systemClock } from '../../src/base/system.ts'
 import type { ProviderLine } from '../../src/sim/churn/workload.ts'
 
-/** Bytes take their turn in pieces of this size, so that a small answer need not wait for somebody's whole megabyte. */
+/**
+ * Bytes arrive in pieces of this size, so that a slow line trickles. Turns on the line are longer: all that one read gave,
+ * 64 KiB at most, follows one another, and a small answer of another connection waits for no more than that of each.
+ */
 const pieceBytes = 16 * 1024
 /** How far ahead of the line a connection reads: enough that the line never idles while there is something to send. */
 const aheadMs = 25
@@ -64,7 +66,7 @@ class Pipe {
     this.#onBytes = onBytes
     from.on('data', (bytes: Buffer) => this.#take(bytes))
     from.on('end', () => {
-      const dueAt = Math.max(this.#queue.at(-1)?.dueAt ?? 0, systemClock.now() + this.#delayMs)
+      const dueAt = Math.max(this.#queue.at(-1)?.dueAt ?? 0, performance.now() + this.#delayMs)
       this.#put({ dueAt, bytes: undefined })
     })
     to.on('drain', () => {
@@ -82,7 +84,7 @@ class Pipe {
   }
 
   #take(bytes: Buffer): void {
-    const now = systemClock.now()
+    const now = performance.now()
     let leftAt = now
     for (let at = 0; at < bytes.length; at += pieceBytes) {
       const piece = bytes.subarray(at, at + pieceBytes)
@@ -114,7 +116,7 @@ class Pipe {
   #deliver(): void {
     while (!this.#isBlocked && this.#queue.length > 0) {
       const { dueAt, bytes } = this.#queue[0]!
-      const waitMs = dueAt - systemClock.now()
+      const waitMs = dueAt - performance.now()
       if (waitMs > 0) {
         clearTimeout(this.#deliverTimer)
         this.#deliverTimer = setTimeout(() => this.#deliver(), waitMs)

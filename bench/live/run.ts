@@ -1,11 +1,20 @@
 /** A run under churn on real processes, from an empty directory to its report. */
+import { withDeadline } from '../../src/base/clock.ts'
 import { forEachLimit } from '../../src/base/concurrency.ts'
 import { messageOf } from '../../src/base/errors.ts'
 import { minuteMs, secondMs } from '../../src/base/limits.ts'
 import { systemClock } from '../../src/base/system.ts'
 import type { ObjectHealth } from '../../src/object/object-store.ts'
 import { type ChurnCounters, ChurnRecorder, type ChurnReport, type MarginSample } from '../../src/sim/churn/report.ts'
-import { type ChurnWorkload, checkWorkload, eventsOf, keyOf, sizesOf } from '../../src/sim/churn/workload.ts'
+import {
+  type ChurnWorkload,
+  checkWorkload,
+  eventsOf,
+  keyOf,
+  lookEveryMsOf,
+  readBackMsMax,
+  sizesOf
+} from '../../src/sim/churn/workload.ts'
 import { DataSource } from '../data.ts'
 import { WrongAnswerError } from '../harness.ts'
 import { waitUntil } from '../repair/wait.ts'
@@ -14,6 +23,8 @@ import { bucket, Clients } from './clients.ts'
 import { ChurnDriver, type Lateness } from './driver.ts'
 import { hasBlock, lookAtMargins, type Margins } from './margin-look.ts'
 import { LiveNetwork } from './network.ts'
+import type { ProxyStrain } from './proxy-process.ts'
+import { steadyClock } from './steady-clock.ts'
 import { Versions } from './versions.ts'
 
 export interface LiveRunInit {
@@ -26,17 +37,17 @@ export interface LiveRunInit {
 export interface LiveRun {
   report: ChurnReport
   lateness: Lateness
+  /** Of every start of a provider during the run, to when it served. */
+  startUpsMs: readonly number[]
+  /** Undefined without lines. */
+  proxyStrain: ProxyStrain | undefined
 }
 
 const storesAtOnce = 4
 /** Over the workload's lines, with everybody there. */
 const storeMsMax = 10 * minuteMs
-/** Looks over a run, and the least time between two: a look costs the gateway some of its CPU. */
-const looks = 120
-const lookEveryMsMin = secondMs
+/** Of a look at margins or at counters, until the gateway has answered. */
 const lookMsMax = minuteMs
-/** At the end an object counts as lost when it can't be read for so long. */
-const readBackMsMax = minuteMs
 
 /**
  * @throws HoldfastError `BAD_INPUT` for a workload that can't be run
@@ -84,15 +95,19 @@ class Live {
     const { workload, network, progress, signal } = this.#init
     await this.#store()
     const before = await network.counters()
-    const startedAt = systemClock.now()
+    await network.proxyStrain() // what was before is not of the run
+    const startsBefore = network.startUpsMs.length
+    const startedAt = steadyClock.now()
     const driver = this.#driverOf()
     progress(`${workload.durationMs / secondMs} s of churn`)
     const ending = new AbortController()
     const during = AbortSignal.any([signal, ending.signal])
+    const counting = this.#countersAt(startedAt + workload.durationMs, during)
     const parts = [
       driver.run(startedAt, during),
       this.#clients().run(startedAt, during),
-      this.#watch(startedAt, during)
+      this.#watch(startedAt, during),
+      counting
     ]
     // Where one fails there is nothing left to measure: the others end as well.
     for (const part of parts) part.catch((error: unknown) => ending.abort(error))
@@ -100,15 +115,16 @@ class Live {
     signal.throwIfAborted()
     if (!(ending.signal.reason instanceof WrongAnswerError)) network.checkRunning()
     if (ending.signal.aborted) throw ending.signal.reason
-    const durationMs = systemClock.now() - startedAt
-    const counters = differenceOf(await network.counters(), before)
+    const counters = differenceOf(await counting, before)
+    const proxyStrain = await network.proxyStrain()
+    const startUpsMs = network.startUpsMs.slice(startsBefore)
     progress('everybody comes back, and all is read')
     await driver.bringBack()
     await network.untilOnline()
     const lostObjects = await this.#countLost()
     const storedBytes = this.#sizes.reduce((sum, size) => sum + size, 0)
-    const report = this.#recorder.report(durationMs, counters, { lostObjects, storedBytes })
-    return { report, lateness: driver.lateness }
+    const report = this.#recorder.report(workload.durationMs, counters, { lostObjects, storedBytes })
+    return { report, lateness: driver.lateness, startUpsMs, proxyStrain }
   }
 
   #driverOf(): ChurnDriver {
@@ -117,7 +133,7 @@ class Live {
       events: eventsOf(workload),
       isOnAtStart: workload.timeline.isOnAtStart,
       places: network,
-      clock: systemClock,
+      clock: steadyClock,
       onEvent: ({ kind, provider, atMs }, lateMs) => {
         this.#recorder.happened(kind)
         const late = lateMs >= secondMs ? `, ${(lateMs / secondMs).toFixed(1)} s late` : ''
@@ -159,18 +175,25 @@ class Live {
     })
   }
 
+  /** At the end of the run's time, whoever still waits for an answer: as the simulator counts. */
+  async #countersAt(endsAt: number, signal: AbortSignal): Promise<ChurnCounters> {
+    await steadyClock.sleep(Math.max(0, endsAt - steadyClock.now()), signal)
+    const count = (): Promise<ChurnCounters> => this.#init.network.counters()
+    return await waitUntil('the gateway says what it has counted', count, { msMax: lookMsMax, signal })
+  }
+
   /** @throws where the gateway does not say for long how its objects are */
   async #watch(startedAt: number, signal: AbortSignal): Promise<void> {
     const { durationMs } = this.#init.workload
-    const everyMs = Math.min(durationMs, Math.max(lookEveryMsMin, durationMs / looks))
+    const everyMs = lookEveryMsOf(this.#init.workload)
     for (let atMs = everyMs; atMs <= durationMs; atMs += everyMs) {
-      const waitMs = startedAt + atMs - systemClock.now()
+      const waitMs = startedAt + atMs - steadyClock.now()
       // Where a look took longer than that, the next begins at once, and those that have passed are left out.
       if (waitMs < -everyMs) continue
       if (waitMs > 0) await systemClock.sleep(waitMs, signal)
       signal.throwIfAborted()
       const look = async (): Promise<MarginSample> => {
-        const lookedAt = systemClock.now() - startedAt
+        const lookedAt = steadyClock.now() - startedAt
         return { atMs: lookedAt, ...(await this.#look()) }
       }
       this.#recorder.margin(await waitUntil('the gateway says how all is', look, { msMax: lookMsMax, signal }))
@@ -183,9 +206,9 @@ class Live {
     let lost = 0
     await forEachLimit([...this.#sizes.keys()], storesAtOnce, async (object) => {
       let wrong: WrongAnswerError | undefined
-      const read = async (): Promise<boolean> => {
+      const read = async (inner: AbortSignal): Promise<boolean> => {
         try {
-          await s3.get(bucket, keyOf(object), this.#versions.expected(object))
+          await s3.get(bucket, keyOf(object), this.#versions.expected(object), { signal: inner })
         } catch (error) {
           if (!(error instanceof WrongAnswerError)) throw error
           wrong = error
@@ -193,7 +216,9 @@ class Live {
         return true
       }
       try {
-        await waitUntil('it can be read', read, { msMax: readBackMsMax, signal })
+        await withDeadline(systemClock, readBackMsMax, signal, (inner) =>
+          waitUntil('it can be read', () => read(inner), { msMax: readBackMsMax, signal: inner })
+        )
       } catch (error) {
         signal.throwIfAborted()
         lost++

@@ -1,43 +1,41 @@
 /** What objects are by now: each was stored, and is written anew while others read it. */
+import { VersionHistory } from '../../src/sim/churn/version-history.ts'
 import type { DataSource, ObjectData } from '../data.ts'
 import type { Expected } from '../throughput/s3-client.ts'
 
-/** All that one object has been; only its writer adds to it. */
-class History {
-  /** By number of version; those that failed may or may not have been stored, then or later. */
-  readonly versions: ObjectData[] = []
-  readonly failed = new Set<number>()
-  /** The newest whose write was answered. */
-  current = 0
+interface Written {
+  history: VersionHistory
+  /** By number of version. */
+  data: ObjectData[]
 }
 
 export class Versions {
   readonly #data: DataSource
   readonly #sizes: readonly number[]
-  readonly #histories: History[]
+  readonly #written: Written[]
 
   constructor(data: DataSource, sizes: readonly number[]) {
     this.#data = data
     this.#sizes = sizes
-    this.#histories = sizes.map(() => new History())
+    this.#written = sizes.map(() => ({ history: new VersionHistory(), data: [] }))
   }
 
   /** Another version, of the same length; it is right to be read from now on, and alone so once `stored`. */
   begin(object: number): { version: number; data: ObjectData } {
-    const { versions } = this.#histories[object]!
-    const version = versions.length
+    const written = this.#written[object]!
+    const version = written.history.begin()
     const data = this.#data.object(object + version * this.#sizes.length, this.#sizes[object]!)
-    versions.push(data)
+    written.data.push(data)
     return { version, data }
   }
 
   stored(object: number, version: number): void {
-    this.#histories[object]!.current = version
+    this.#written[object]!.history.stored(version)
   }
 
   /** What was not answered, or with an error, may have been stored all the same. */
   failed(object: number, version: number): void {
-    this.#histories[object]!.failed.add(version)
+    this.#written[object]!.history.failed(version)
   }
 
   /**
@@ -45,11 +43,9 @@ export class Versions {
    * its first byte is here.
    */
   expected(object: number): Expected {
-    const history = this.#histories[object]!
+    const { history, data } = this.#written[object]!
     const oldest = history.current
-    return new OneOf(this.#sizes[object]!, () =>
-      history.versions.filter((_, version) => version >= oldest || history.failed.has(version))
-    )
+    return new OneOf(this.#sizes[object]!, () => data.filter((_, version) => history.isRight(version, oldest)))
   }
 }
 

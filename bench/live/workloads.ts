@@ -1,5 +1,7 @@
 /** Workloads by what people say: a model or a trace file, and how many of what. */
+import { createHash } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
+import { basename } from 'node:path'
 import { HoldfastError } from '../../src/base/errors.ts'
 import type { CodeShape } from '../../src/placement/place.ts'
 import { codeFor } from '../../src/placement/place.ts'
@@ -16,15 +18,31 @@ export interface WorkloadChoice extends Partial<Omit<ChurnWorkload, 'timeline' |
   code?: CodeShape
 }
 
-/** @throws HoldfastError `BAD_INPUT` for a trace that is none, or a run that can't be made */
-export async function workloadOf({ trace, providers, code, ...choice }: WorkloadChoice): Promise<ChurnWorkload> {
+export const workloadOf = async (choice: WorkloadChoice): Promise<ChurnWorkload> => (await chosenOf(choice)).workload
+
+/**
+ * @returns the workload, and what its trace was made from: a model, or a file with its sha256
+ * @throws HoldfastError `BAD_INPUT` for a trace that is none, or a run that can't be made
+ */
+export async function chosenOf({
+  trace,
+  providers,
+  code,
+  ...choice
+}: WorkloadChoice): Promise<{ workload: ChurnWorkload; source: string }> {
   const given = Object.fromEntries(Object.entries(choice).filter(([, value]) => value !== undefined))
   const settings = { ...churnDefaults, ...(given as Partial<typeof choice>) }
   const model = churnModels.find(({ name }) => name === trace)
-  const timeline =
+  const { timeline, source } =
     model === undefined
-      ? firstOf(await readTimeline(trace), providers)
-      : timelineOf(model, { seed: settings.seed, providers, durationMs: settings.durationMs * settings.speed })
+      ? await readTimeline(trace, providers)
+      : {
+          timeline: timelineOf(model, {
+            ...{ seed: settings.seed, providers },
+            durationMs: settings.durationMs * settings.speed
+          }),
+          source: `model ${trace}`
+        }
   const workload = { ...settings, timeline, code: code ?? codeOf(timeline) }
   checkWorkload(workload)
   const there = timeline.isOnAtStart.reduce((sum, isOn) => sum + isOn, 0)
@@ -35,7 +53,7 @@ export async function workloadOf({ trace, providers, code, ...choice }: Workload
       `${k}+${m} needs ${k + m} providers to store anything, and ${there} are there at the beginning of ${trace}`
     )
   }
-  return workload
+  return { workload, source }
 }
 
 /** @throws HoldfastError `BAD_INPUT` where they are too few for any code */
@@ -48,14 +66,18 @@ function codeOf({ traits, isOnAtStart }: Timeline): CodeShape {
   return code
 }
 
-async function readTimeline(file: string): Promise<Timeline> {
+async function readTimeline(file: string, providers: number): Promise<{ timeline: Timeline; source: string }> {
   const names = churnModels.map(({ name }) => name).join(', ')
   const found = await stat(file).catch(() => undefined) // whatever it is, it can't be read
   if (found?.isFile() !== true)
     throw new HoldfastError('BAD_INPUT', `"${file}" is neither a churn model (${names}) nor a trace file`)
   if (found.size > traceBytesMax)
     throw new HoldfastError('BAD_INPUT', `${file} has ${found.size} bytes, and a trace at most ${traceBytesMax}`)
-  return readTrace(await readFile(file, 'utf8')).timeline
+  const bytes = await readFile(file)
+  return {
+    timeline: firstOf(readTrace(bytes.toString('utf8')).timeline, providers),
+    source: `file ${basename(file)}, sha256 ${createHash('sha256').update(bytes).digest('hex')}`
+  }
 }
 
 /** @throws HoldfastError `BAD_INPUT` for a trace of fewer */

@@ -179,6 +179,7 @@ async function measure(context: BenchContext): Promise<{ rows: Row[]; failures: 
     } catch (error) {
       context.signal.throwIfAborted()
       const which = group.map(({ id }) => id).join(', ')
+      // A wrong answer too ends this scenario only, and nothing is claimed of a run with a failure.
       context.progress(`repair: ${which} failed: ${(error as Error).stack}`)
       failures.push(`${which}: ${messageOf(error)}`)
     }
@@ -260,8 +261,8 @@ export const repair: Benchmark = {
         replaced: context.scale === 'full' ? providers : 1
       },
       notes: [
-        'Each sample is one loss: a provider (or a domain) goes, a new one joins, and nothing else happens until every margin is full. Every provider that the network began with was replaced.',
-        'All objects were read at the end, and one after another meanwhile, and were what was stored, byte for byte. No segment was ever seen below k: health of all objects was looked at again and again.',
+        'Each sample is one loss: a provider (or a domain) goes, a new one joins, and nothing else happens until every margin is full.',
+        'All objects are read at the end, and one after another meanwhile, and compared byte for byte; health of all objects is looked at again and again. What differed, or went below k, is a failure of the run.',
         'toFull: from the loss to the end of the first look that finds every shard healthy where it should be. It includes the grace that an absence is given, the patience with which lost shards wait for more of their kind, and up to one such look.',
         'moved: shards that the gateway read and wrote to repair, by its own counters, and what providers say to have sent to hand it over, in vain or not.',
         'overTheory: that, over what it had to be, which is worked out from where every shard was before and after: for r shards of a segment that were rebuilt, k + r shards; for what was refused with time to offer it, or drained, the shards themselves. Blocks on disk say how large they are.',

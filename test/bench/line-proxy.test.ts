@@ -73,8 +73,9 @@ describe('a line', () => {
   it('takes a round trip to open, and another for a question and its answer', async () => {
     const { port } = await target(echo)
     const { listen } = await proxied(port, { roundTripMs: 60, bytesPerSecond: wide })
-    const socket = await dial(listen)
+    // The proxy may accept before the dialler hears of it.
     const startedAt = performance.now()
+    const socket = await dial(listen)
     socket.write('a')
     await received(socket, 1)
     const firstMs = performance.now() - startedAt
@@ -170,6 +171,7 @@ describe('the proxy as a process', () => {
     expect((await received(await dial(listen), 5)).toString()).toBe('first')
     await proxy.open('one', { forwards: [{ listen, target: second.port }], line })
     expect((await received(await dial(listen), 6)).toString()).toBe('second')
+    expect(await proxy.strain()).toMatchObject({ heldBytesMost: 6 })
     await expect(proxy.open('two', { forwards: [{ listen, target: first.port }], line })).rejects.toThrow(/EADDRINUSE/)
     await proxy.close('one')
     await expect(dial(listen)).rejects.toThrow(/ECONNREFUSED/)

@@ -1,4 +1,6 @@
 /** What the live benchmark does with a trace, and what it takes for right: with fakes for processes and for the network. */
+import { createHash } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
 import path from 'node:path'
 import { fileURLToPath } from 'node:url'
 import fc from 'fast-check'
@@ -7,16 +9,24 @@ import { DataSource, type ObjectData } from '../../bench/data.ts'
 import { WrongAnswerError } from '../../bench/harness.ts'
 import { bucket, Clients, failureName } from '../../bench/live/clients.ts'
 import { ChurnDriver, type Places } from '../../bench/live/driver.ts'
+import { type LiveOptions, liveBenchmark } from '../../bench/live/live.ts'
 import { lookAtMargins } from '../../bench/live/margin-look.ts'
+import type { LiveRun } from '../../bench/live/run.ts'
 import { Versions } from '../../bench/live/versions.ts'
-import { workloadOf } from '../../bench/live/workloads.ts'
+import { chosenOf, workloadOf } from '../../bench/live/workloads.ts'
 import { S3Failure } from '../../bench/throughput/s3-client.ts'
-import { ChurnRecorder } from '../../src/sim/churn/report.ts'
+import { type ChurnCounters, ChurnRecorder, type ChurnReport } from '../../src/sim/churn/report.ts'
+import { WrongContentError } from '../../src/sim/churn/version-history.ts'
 import { type ChurnEvent, domainOf, keyOf } from '../../src/sim/churn/workload.ts'
 import { type EventKind, followers, stateAfter } from '../../src/sim/scale/timeline.ts'
 import { Timeline, VirtualProcess } from '../../src/sim/virtual-clock.ts'
 
 const noSignal = new AbortController().signal
+
+const noCounters: ChurnCounters = {
+  ...{ segmentsStraight: 0, segmentsDecoded: 0, fetchedBytes: 0, wastedBytes: 0 },
+  ...{ repairReadBytes: 0, repairWrittenBytes: 0, repairTheoryBytes: 0, shardsRebuilt: 0 }
+}
 
 describe('events of a trace', () => {
   interface Scene {
@@ -24,13 +34,14 @@ describe('events of a trace', () => {
     /** Of every start, by place. */
     startMs?: number
     failing?: string
+    /** Where to write what was done, for a run that fails. */
+    done?: string[]
   }
 
   /** @returns what was done, `12 kill 0`: milliseconds since the beginning, what, and to which place */
-  async function carriedOut({ events, startMs = 0, failing }: Scene) {
+  async function carriedOut({ events, startMs = 0, failing, done = [] }: Scene) {
     const time = new Timeline()
     const clock = new VirtualProcess(time).clock
-    const done: string[] = []
     const under = new Set<number>()
     const act =
       (name: string, tookMs = 0) =>
@@ -103,7 +114,9 @@ describe('events of a trace', () => {
       provider: 2,
       kind: i % 2 === 0 ? ('on' as const) : ('off' as const)
     }))
-    await expect(carriedOut({ startMs: 1000, events: flips })).rejects.toMatchObject({ code: 'OVERLOADED' })
+    const done: string[] = []
+    await expect(carriedOut({ startMs: 1000, events: flips, done })).rejects.toMatchObject({ code: 'OVERLOADED' })
+    expect(done).toEqual(['10 start 2']) // what was waiting is left alone
     await expect(
       carriedOut({
         failing: 'start',
@@ -190,11 +203,6 @@ describe('clients', () => {
     return { clients, recorder }
   }
 
-  const counters = {
-    ...{ segmentsStraight: 0, segmentsDecoded: 0, fetchedBytes: 0, wastedBytes: 0 },
-    ...{ repairReadBytes: 0, repairWrittenBytes: 0, repairTheoryBytes: 0, shardsRebuilt: 0 }
-  }
-
   it('record what was answered, and failures by their names', async () => {
     const answers: Array<() => void> = [
       () => {},
@@ -216,7 +224,7 @@ describe('clients', () => {
     })
     for (let i = 0; i < 3; i++) await clients.request({ kind: 'read', object: 1 }, noSignal)
     await clients.request({ kind: 'write', object: 0 }, noSignal)
-    const { reads, writes } = recorder.report(1000, counters, { lostObjects: 0, storedBytes: 1 })
+    const { reads, writes } = recorder.report(1000, noCounters, { lostObjects: 0, storedBytes: 1 })
     expect(asked).toEqual(Array(3).fill(`${bucket}/${keyOf(1)}`))
     expect(reads).toMatchObject({ asked: 3, done: 1, bytes: 5000, failures: { SlowDown: 1, UND_ERR_SOCKET: 1 } })
     expect(writes).toMatchObject({ asked: 1, done: 1 })
@@ -238,7 +246,7 @@ describe('clients', () => {
     )
     await time.drive(clients.request({ kind: 'read', object: 0 }, noSignal))
     expect(time.now - time.startAt).toBe(60_000)
-    expect(recorder.report(1, counters, { lostObjects: 0, storedBytes: 1 }).reads.failures).toEqual({ timeout: 1 })
+    expect(recorder.report(1, noCounters, { lostObjects: 0, storedBytes: 1 }).reads.failures).toEqual({ timeout: 1 })
     await expect(clients.request({ kind: 'write', object: 0 }, noSignal)).rejects.toThrow(WrongAnswerError)
   })
 
@@ -272,6 +280,59 @@ describe('margins', () => {
   })
 })
 
+describe('a run', () => {
+  const reportOf = () => {
+    const recorder = new ChurnRecorder()
+    recorder.read({ firstByteMs: 10, ms: 20, bytes: 1000 })
+    recorder.margin({ atMs: 1000, least: 1, mean: 2, fullShare: 0.5 })
+    return recorder.report(1000, noCounters, { lostObjects: 0, storedBytes: 1 })
+  }
+  const measured = async (): Promise<LiveRun> => ({
+    ...{ report: reportOf(), startUpsMs: [3000, 1000, 2000], lateness: { count: 1, meanMs: 5, maxMs: 5 } },
+    proxyStrain: { lateMsP99: 1, lateMsMax: 2, heldBytesMost: 3e6 }
+  })
+  const foretold = async (): Promise<ChurnReport> => reportOf()
+  const failing = (error: Error) => async (): Promise<never> => {
+    throw error
+  }
+
+  const outcomeOf = (sides: NonNullable<LiveOptions['sides']>) =>
+    liveBenchmark({ choices: [{ trace: 'weibull', providers: 24 }], isJudging: true, sides }).run({
+      ...{ scale: 'full', seed: 1, directory: '/nowhere', runtimes: [], progress: () => {}, signal: noSignal }
+    })
+
+  it('has both sides, what real processes add, every sample, and what it was of', async () => {
+    const { rows, failures, parameters } = await outcomeOf({ live: measured, simulated: foretold })
+    const of = (id: string) => rows.find((row) => row.id === id)?.figures
+    expect(failures).toEqual([])
+    expect(of('weibull/live')).toMatchObject({
+      ...{ startUpP50: { median: 2000 }, startUpMax: { median: 3000 }, lateMax: { median: 5 } },
+      ...{ proxyLateMax: { median: 2 }, proxyHeldMost: { median: 3 } }
+    })
+    expect(of('weibull/simulated')).not.toHaveProperty('startUpP50')
+    expect(of('samples-reads-weibull/live')).toMatchObject({
+      firstByte: { samples: [10] },
+      lastByte: { samples: [20] }
+    })
+    expect(parameters).toMatchObject({ 'trace.weibull': 'model weibull', 'events.weibull': expect.any(Number) })
+    expect(parameters['roundTripMs.weibull']).toMatch(/^[\d.]+, [\d.]+, [\d.]+$/)
+  })
+
+  it('keeps one side where the other fails, and neither over a wrong byte', async () => {
+    const broken = failing(new Error('it broke'))
+    const noLive = await outcomeOf({ live: broken, simulated: foretold })
+    expect(noLive.failures).toEqual(['weibull: it broke'])
+    expect(noLive.rows.map(({ id }) => id)).toContain('weibull/simulated')
+    const noSimulation = await outcomeOf({ live: measured, simulated: broken })
+    expect(noSimulation.failures).toEqual(['weibull, simulated: it broke'])
+    expect(noSimulation.rows.map(({ id }) => id)).toContain('weibull/live')
+    const stale = failing(new WrongContentError('stale'))
+    await expect(outcomeOf({ live: measured, simulated: stale })).rejects.toThrow(WrongContentError)
+    const wrong = failing(new WrongAnswerError('other bytes'))
+    await expect(outcomeOf({ live: wrong, simulated: foretold })).rejects.toThrow(WrongAnswerError)
+  })
+})
+
 describe('a workload', () => {
   const trace = (name: string): string =>
     path.join(fileURLToPath(new URL('../../fixtures/traces', import.meta.url)), `${name}.trace`)
@@ -284,6 +345,15 @@ describe('a workload', () => {
     const domains = new Set(there.map((i) => domainOf(workload, i)))
     expect(code.k + code.m).toBe(Math.min(20, domains.size))
     expect(workload).toMatchObject({ speed: 60, durationMs: 600_000, hasLines: true })
+  })
+
+  it('says what its trace was made from', async () => {
+    const hash = createHash('sha256')
+      .update(await readFile(trace('weibull')))
+      .digest('hex')
+    const { source } = await chosenOf({ trace: trace('weibull'), providers: 20 })
+    expect(source).toBe(`file weibull.trace, sha256 ${hash}`)
+    expect((await chosenOf({ trace: 'weibull', providers: 24 })).source).toBe('model weibull')
   })
 
   it.each([

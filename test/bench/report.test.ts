@@ -136,11 +136,18 @@ describe('a report', () => {
       leftOver: figureOf('MB', [0])
     }
     const parameters = { providers: 12, objects: 500, objectBytes: 2e9, code: '4+4', offlineGrace: '2s' }
-    const text = renderSummary([
-      { ...result, name: 'repair', parameters, rows: [{ id: 'kills', label: 'killed for good', figures }] }
-    ])
+    const rows = [{ id: 'kills', label: 'killed for good', figures }]
+    const repaired = { ...result, name: 'repair', limits: undefined, parameters, rows }
+    const text = renderSummary([repaired])
     expect(text).toContain('Every one of 12 providers replaced')
     expect(text).toContain('| killed for good | 20.0 (10.0 to 30.0) | 1.01 | 3.00 | 0 |')
+    const claim = /byte for byte, and no segment was ever seen below k/
+    for (const whole of [text, renderResult(repaired)]) expect(whole).toMatch(claim)
+    const failed = { ...repaired, failures: ['drains: wrong answer'] }
+    for (const part of [renderSummary([failed]), renderResult(failed)]) {
+      expect(part).not.toMatch(claim)
+      expect(part).toContain('**Failed:** drains: wrong answer')
+    }
   })
 })
 
@@ -248,6 +255,16 @@ describe('retrieval under churn', () => {
     const text = renderSummary([live])
     expect(text).toContain('24 providers, 60 times as fast | success, share | firstByteMsP50, ms |')
     expect(text).toContain('| weibull, live | 0.995 | 321 | 642 | 0.250 | 1.50 | 3.00 | 0 |')
+    expect(text).toContain('**Failed:** weibull: too slow')
     expect(text).not.toContain('looks')
+  })
+
+  it('has the worst of them on the front page too: what there was none of is a dash', () => {
+    const { firstByteMsP50: _none, readMsP95: _neither, ...figures } = side('live', 0, 1).figures
+    const text = renderSummary([{ ...live, rows: [{ ...side('live', 0, 1), figures }, side('simulated', 0.9, 1)] }])
+    expect(text).toContain('| weibull, live | 0 | – | – | 0.250 | 1.50 | 3.00 | 0 |')
+    expect(renderResult({ ...live, rows: [{ ...side('live', 0, 1), figures }, side('simulated', 0.9, 1)] })).toContain(
+      ['| success, share | 0 | 0.900 |', '| firstByteMsP50, ms | – | 1.00 |', '| readMsP95, ms | – | 2.00 |'].join('\n')
+    )
   })
 })

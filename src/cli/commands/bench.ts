@@ -16,7 +16,7 @@ interface ChurnOptions {
   providers: number
   trace: string
   speed: number
-  duration: number
+  duration?: number
   code?: Code
   seed: number
   clients?: number
@@ -24,6 +24,7 @@ interface ChurnOptions {
   lines: boolean
   simulate?: boolean
   out?: string
+  dir?: string
 }
 
 interface OtherOptions {
@@ -31,7 +32,7 @@ interface OtherOptions {
 }
 
 /** What a child that does not end after a signal may take: it has a network to end. */
-const stopGraceMs = 30 * secondMs
+const stopGraceMs = minuteMs
 const durationMsMin = secondMs
 const durationMsMax = 7 * dayMs
 const durationDefaultMs = 10 * minuteMs
@@ -82,9 +83,10 @@ async function stopChild(child: ChildProcess, over: AbortSignal): Promise<void> 
 }
 
 async function benchChurn(context: CommandContext, options: ChurnOptions): Promise<void> {
-  const { providers, trace, speed, duration, code, seed, clients, objects, lines, simulate, out } = options
-  const choice = { providers, trace, speed, durationMs: duration, code, seed, clients, objects, hasLines: lines }
-  const request = { choice, isSimulatedOnly: simulate === true, out, isJson: context.output.isJson }
+  const { providers, trace, speed, code, seed, clients, objects, lines, simulate, out, dir } = options
+  const { duration: durationMs = durationDefaultMs } = options
+  const choice = { providers, trace, speed, durationMs, code, seed, clients, objects, hasLines: lines }
+  const request = { choice, isSimulatedOnly: simulate === true, out, parent: dir, isJson: context.output.isJson }
   await runBench(context, 'live/main.ts', [JSON.stringify(request)])
 }
 
@@ -113,7 +115,8 @@ const exits = {
   names: ['ok', 'failure', 'usage', 'interrupted'],
   special: {
     ok: 'it was run, and every answer was right',
-    failure: 'it failed: a wrong answer, a process that ended, figures that the simulator did not foretell',
+    failure:
+      'it failed: a wrong answer, or a process that ended (figures that the simulator did not foretell are shown, and no failure)',
     usage: 'a flag or a trace is wrong, or this is an installation without the benchmarks'
   }
 } as const
@@ -133,8 +136,7 @@ function addChurn(bench: Command): Command {
     .option(
       '--duration <duration>',
       'how long to run, once everything is stored (default: 10m)',
-      optionParser((text) => parseDuration(text, durationMsMin, durationMsMax)),
-      durationDefaultMs
+      optionParser((text) => parseDuration(text, durationMsMin, durationMsMax))
     )
     .option('--code <k+m>', 'code of the network (default: by who is there at the beginning)', optionParser(parseCode))
     .option('--seed <n>', 'of the model, the data, the lines and the requests', integer('a seed', 0, 2 ** 31), 1)
@@ -142,7 +144,15 @@ function addChurn(bench: Command): Command {
     .option('--objects <n>', 'objects stored', integer('a count', 1, 100_000))
     .option('--no-lines', 'no latency and no limit of bandwidth between processes')
     .option('--simulate', 'only the simulator: no processes are started')
-    .option('--out <file>', 'write the result as JSON to a file, and its plot as live-margins.svg beside it')
+    .option(
+      '--out <file>',
+      'write the result as JSON to a file, and its plot beside it: live-margins.svg, or live-margins.smoke.svg of a run ' +
+        'that is not to be quoted (shorter than five minutes, or only simulated)'
+    )
+    .option(
+      '--dir <dir>',
+      'where to make the directory to work in, which is removed afterwards (default: the system’s for temporary files)'
+    )
 }
 
 export const register: Register = (program, run) => {

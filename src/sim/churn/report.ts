@@ -2,7 +2,7 @@
 import { HoldfastError } from '../../base/errors.ts'
 import { quantile } from '../scale/statistics.ts'
 import type { EventKind } from '../scale/timeline.ts'
-import { readMsMax } from './workload.ts'
+import { readMsMax, requestMsMax } from './workload.ts'
 
 export interface ReadDone {
   /** To the first byte of the body, and to the last. */
@@ -16,7 +16,10 @@ export interface ChurnCounters {
   /** Segments that were read for clients: from the shards that hold the data, or decoded from others. */
   segmentsStraight: number
   segmentsDecoded: number
-  /** Shard bytes that were fetched for clients, and of these what was not needed in the end: hedges, and shards that failed. */
+  /**
+   * Shard bytes that were asked for to serve clients, a shard in full whatever came of it; and of these what was of no use:
+   * late, cancelled, failed or wrong. Of reads that could not be served nothing is counted.
+   */
   fetchedBytes: number
   wastedBytes: number
   repairReadBytes: number
@@ -37,6 +40,7 @@ export interface MarginSample {
   fullShare: number
 }
 
+/** NaN where there are too few for it. */
 export interface Spread {
   count: number
   p50: number
@@ -54,6 +58,7 @@ export interface ChurnReport {
     within10s: number
     /** By error. */
     failures: Record<string, number>
+    /** Of all that were asked for: one that failed counts as having taken `requestMsMax`, so that failing never looks fast. */
     firstByteMs: Spread
     ms: Spread
     /** Of those that were done. */
@@ -62,6 +67,8 @@ export interface ChurnReport {
     megabytesPerSecond: number
   }
   writes: { asked: number; done: number; failures: Record<string, number>; ms: Spread }
+  /** All that were done, in the order of their ends. */
+  samples: { reads: ReadDone[]; writesMs: number[] }
   counters: ChurnCounters
   margins: MarginSample[]
   /** What happened to providers. */
@@ -72,6 +79,8 @@ export interface ChurnReport {
 }
 
 const streamBytesMin = 2 ** 20
+/** Requests without which a percentile would be the figure of a few: ten are above it. */
+const countMinOf = { p95: 200, p99: 1000 }
 const failuresMax = 100
 
 export class ChurnRecorder {
@@ -118,8 +127,14 @@ export class ChurnRecorder {
         done: reads.length,
         within10s: reads.filter(({ ms }) => ms <= readMsMax).length,
         failures: failures.read,
-        firstByteMs: spreadOf(reads.map(({ firstByteMs }) => firstByteMs)),
-        ms: spreadOf(reads.map(({ ms }) => ms)),
+        firstByteMs: spreadOf(
+          reads.map(({ firstByteMs }) => firstByteMs),
+          sum(failures.read)
+        ),
+        ms: spreadOf(
+          reads.map(({ ms }) => ms),
+          sum(failures.read)
+        ),
         bytes: reads.reduce((total, { bytes }) => total + bytes, 0),
         megabytesPerSecond: quantile(streams.sort(ascending), 0.5)
       },
@@ -127,8 +142,9 @@ export class ChurnRecorder {
         asked: this.#writesMs.length + sum(failures.write),
         done: this.#writesMs.length,
         failures: failures.write,
-        ms: spreadOf(this.#writesMs)
+        ms: spreadOf(this.#writesMs, sum(failures.write))
       },
+      samples: { reads: [...reads], writesMs: [...this.#writesMs] },
       counters,
       margins: [...this.#margins],
       events: { ...this.#events },
@@ -152,8 +168,8 @@ export function figuresOfChurn({ reads, counters, margins, lostObjects, storedBy
     readMsP95: reads.ms.p95,
     readMsP99: reads.ms.p99,
     megabytesPerSecond: reads.megabytesPerSecond,
-    requestsPerSecond: (reads.asked * 1000) / durationMs,
-    hedgingWaste: share(counters.wastedBytes, counters.fetchedBytes),
+    readsPerSecond: (reads.asked * 1000) / durationMs,
+    askedInVain: share(counters.wastedBytes, counters.fetchedBytes),
     decodeRate: share(counters.segmentsDecoded, segments),
     /** Bytes that repair moved for each byte stored. */
     repairTraffic: share(repaired, storedBytes),
@@ -166,10 +182,18 @@ export function figuresOfChurn({ reads, counters, margins, lostObjects, storedBy
 }
 export type ChurnFigures = ReturnType<typeof figuresOfChurn>
 
-function spreadOf(values: readonly number[]): Spread {
-  const sorted = values.toSorted(ascending)
-  const at = (q: number): number => quantile(sorted, q)
-  return { count: sorted.length, p50: at(0.5), p95: at(0.95), p99: at(0.99), max: sorted.at(-1) ?? Number.NaN }
+/** @param failed how many more took `requestMsMax` */
+function spreadOf(doneMs: readonly number[], failed: number): Spread {
+  const sorted = [...doneMs, ...new Array<number>(failed).fill(requestMsMax)].sort(ascending)
+  const count = sorted.length
+  const at = (q: number, countMin = 1): number => (count < countMin ? Number.NaN : quantile(sorted, q))
+  return {
+    count,
+    p50: at(0.5),
+    p95: at(0.95, countMinOf.p95),
+    p99: at(0.99, countMinOf.p99),
+    max: sorted.at(-1) ?? Number.NaN
+  }
 }
 
 const ascending = (a: number, b: number): number => a - b

@@ -2,8 +2,9 @@
  * A run under churn on virtual time: the gateway's own code over simulated machines. What is asked, who comes and goes,
  * and over what lines is the workload's; what is counted is the report's: the same as where the processes are real.
  *
- * Left out: that processes share a computer, and slow each other; how TCP begins slowly; the DHT, except that who
- * starts connects to those it knows, among them the gateway, which then asks for its offer.
+ * Left out: that processes share a computer, and slow each other; that repair gives way to clients who wait (up to 16
+ * times slower, `node/repair.ts`); how TCP begins slowly; the DHT, except that who starts connects to those it knows, among
+ * them the gateway, which then asks for its offer.
  */
 import { createHash } from 'node:crypto'
 import { toHex } from '../../base/bytes.ts'
@@ -24,7 +25,18 @@ import { Timeline, VirtualProcess } from '../virtual-clock.ts'
 import { type ChurnCosts, churnCosts, perMegabyte } from './costs.ts'
 import { Population } from './population.ts'
 import { type ChurnCounters, ChurnRecorder, type ChurnReport, type MarginSample } from './report.ts'
-import { type ChurnWorkload, checkWorkload, eventsOf, keyOf, requestMsMax, requestsOf, sizesOf } from './workload.ts'
+import { VersionHistory, WrongContentError } from './version-history.ts'
+import {
+  type ChurnWorkload,
+  checkWorkload,
+  eventsOf,
+  keyOf,
+  lookEveryMsOf,
+  readBackMsMax,
+  requestMsMax,
+  requestsOf,
+  sizesOf
+} from './workload.ts'
 
 export interface SimulateOptions {
   signal?: AbortSignal
@@ -39,14 +51,14 @@ const memory = { writeBytes: 40 * MiB, readBytes: 18 * MiB, repairBytes: 32 * Mi
 /** Until everything is stored and whole, and until everybody is known to be back. */
 const settleMsMax = 30 * minuteMs
 const storingAtOnce = 4
-/** Between two looks at how much of everything is there. */
-const lookEveryMs = secondMs
-const triesMax = 3
+/** Between two tries of what has not come to be yet. */
+const pollMs = secondMs
 const segmentsPage = 1000
 const eventsMax = 200_000_000
 
 /**
  * @throws HoldfastError `BAD_INPUT` for a run that can't be made, or whose providers can't hold it; the signal's reason
+ * @throws WrongContentError when anything was read that was not stored, or no longer is
  */
 export async function simulateChurn(workload: ChurnWorkload, options: SimulateOptions = {}): Promise<ChurnReport> {
   checkWorkload(workload)
@@ -80,19 +92,26 @@ class Worker {
   }
 }
 
-/** What objects were given to be, by ETag: any version that was ever written may turn out to be what was committed. */
+interface Expectation {
+  /** Its bytes, by the ETag that it is read with. @throws WrongContentError where no version that is right has it */
+  find: (etag: string) => Uint8Array
+}
+
+/** What objects were given to be, by ETag. */
 class Contents {
   readonly #seed: number
   readonly #sizes: readonly number[]
   /** Which version of its object has this ETag. */
   readonly #versions: Array<Map<string, number>>
+  readonly #histories: VersionHistory[]
   /** The one asked for last, of each: making it again takes longer than to keep it. */
-  readonly #kept: Array<{ etag: string; bytes: Uint8Array } | undefined>
+  readonly #kept: Array<{ version: number; bytes: Uint8Array } | undefined>
 
   constructor(workload: ChurnWorkload) {
     this.#seed = workload.seed
     this.#sizes = sizesOf(workload)
     this.#versions = this.#sizes.map(() => new Map())
+    this.#histories = this.#sizes.map(() => new VersionHistory())
     this.#kept = this.#sizes.map(() => undefined)
   }
 
@@ -100,22 +119,41 @@ class Contents {
     return this.#sizes.reduce((sum, bytes) => sum + bytes, 0)
   }
 
-  /** Bytes that it never had before. */
-  next(object: number): Uint8Array {
-    const versions = this.#versions[object]!
-    const bytes = this.#make(object, versions.size)
-    versions.set(toHex(createHash('md5').update(bytes).digest()), versions.size)
-    return bytes
+  /** Bytes that it never had before, for `write`, whose end says whether they were stored. */
+  async write(object: number, write: (bytes: Uint8Array) => Promise<void>): Promise<void> {
+    const history = this.#histories[object]!
+    const version = history.begin()
+    const bytes = this.#make(object, version)
+    this.#versions[object]!.set(toHex(createHash('md5').update(bytes).digest()), version)
+    try {
+      await write(bytes)
+    } catch (error) {
+      history.failed(version)
+      throw error
+    }
+    history.stored(version)
   }
 
-  /** `undefined`: nobody wrote that. */
-  find(object: number, etag: string): Uint8Array | undefined {
+  /** For a read that begins now. */
+  expected(object: number): Expectation {
+    const history = this.#histories[object]!
+    const oldest = history.current
+    return {
+      find: (etag) => {
+        const version = this.#versions[object]!.get(etag)
+        if (version === undefined) throw new WrongContentError(`nobody wrote ${keyOf(object)} with that ETag`)
+        if (!history.isRight(version, oldest))
+          throw new WrongContentError(`version ${version} of ${keyOf(object)}, after ${oldest} was stored`)
+        return this.#bytesOf(object, version)
+      }
+    }
+  }
+
+  #bytesOf(object: number, version: number): Uint8Array {
     const kept = this.#kept[object]
-    if (kept?.etag === etag) return kept.bytes
-    const version = this.#versions[object]!.get(etag)
-    if (version === undefined) return undefined
+    if (kept?.version === version) return kept.bytes
     const bytes = this.#make(object, version)
-    this.#kept[object] = { etag, bytes }
+    this.#kept[object] = { version, bytes }
     return bytes
   }
 
@@ -193,10 +231,14 @@ class ChurnRun {
         this.#population.happens(event)
       })
     }
-    const working = Array.from({ length: clients }, (_, client) => this.#client(client, startedAt + durationMs))
-    await this.#watch(startedAt, durationMs)
-    const counters = { ...this.#counters, ...difference(this.#repaired(), before) }
-    await Promise.all(working)
+    const watching = this.#watch(startedAt).then(() => ({
+      ...this.#counters,
+      ...difference(this.#repaired(), before)
+    }))
+    const [counters] = await Promise.all([
+      watching,
+      ...Array.from({ length: clients }, (_, client) => this.#client(client, startedAt + durationMs))
+    ])
     const lostObjects = await this.#lostObjects()
     return this.#recorder.report(durationMs, counters, { lostObjects, storedBytes: this.#contents.totalBytes })
   }
@@ -256,12 +298,15 @@ class ChurnRun {
     while (!(await isSo())) {
       if (this.#clock.now() > until)
         throw new HoldfastError('BAD_INPUT', `it never came to be that ${what}: there are too few providers`)
-      await this.#clock.sleep(lookEveryMs)
+      await this.#clock.sleep(pollMs)
     }
   }
 
-  async #put(object: number, signal?: AbortSignal): Promise<void> {
-    const bytes = this.#contents.next(object)
+  #put(object: number, signal?: AbortSignal): Promise<void> {
+    return this.#contents.write(object, (bytes) => this.#putBytes(object, bytes, signal))
+  }
+
+  async #putBytes(object: number, bytes: Uint8Array, signal: AbortSignal | undefined): Promise<void> {
     await this.#worker.work(this.#costs.writeMs + perMegabyte(bytes.length, this.#costs.writeMsPerMB))
     const body = (async function* () {
       yield bytes
@@ -273,24 +318,24 @@ class ChurnRun {
     })
   }
 
-  /** @returns time to the first byte, and how many there were. @throws HoldfastError `WRONG` for other bytes */
+  /** @returns time to the first byte, and how many there were. @throws WrongContentError for other bytes */
   async #get(object: number, signal: AbortSignal): Promise<{ firstByteMs: number; bytes: number }> {
     const startedAt = this.#clock.now()
+    const expectation = this.#contents.expected(object)
     await this.#worker.work(this.#costs.readMs)
     const opened = await this.#gateway!.store.openObject(bucket, keyOf(object))
     try {
-      const expected = this.#contents.find(object, opened.record.etag)
-      if (expected === undefined) throw new HoldfastError('WRONG', 'nobody wrote an object with that ETag')
+      const expected = expectation.find(opened.record.etag)
       let at = 0
       let firstByteMs = 0
       for await (const chunk of opened.read(0, expected.length, signal)) {
         await this.#worker.work(perMegabyte(chunk.length, this.#costs.readMsPerMB))
         if (at === 0) firstByteMs = this.#clock.now() - startedAt
         if (Buffer.compare(expected.subarray(at, at + chunk.length), chunk) !== 0)
-          throw new HoldfastError('WRONG', `other bytes near ${at}`)
+          throw new WrongContentError(`other bytes of ${keyOf(object)} near ${at}`)
         at += chunk.length
       }
-      if (at !== expected.length) throw new HoldfastError('WRONG', `${at} of ${expected.length} bytes`)
+      if (at !== expected.length) throw new WrongContentError(`${at} of ${expected.length} bytes of ${keyOf(object)}`)
       return { firstByteMs, bytes: at }
     } finally {
       opened.close()
@@ -324,8 +369,10 @@ class ChurnRun {
     }
   }
 
-  async #watch(startedAt: number, durationMs: number): Promise<void> {
-    for (let atMs = lookEveryMs; atMs <= durationMs; atMs += lookEveryMs) {
+  async #watch(startedAt: number): Promise<void> {
+    const { durationMs } = this.#workload
+    const everyMs = lookEveryMsOf(this.#workload)
+    for (let atMs = everyMs; atMs <= durationMs; atMs += everyMs) {
       await this.#clock.sleep(startedAt + atMs - this.#clock.now())
       const sample = await this.#look(atMs)
       this.#recorder.margin(sample)
@@ -368,19 +415,24 @@ class ChurnRun {
       this.#population.seated().every(({ peerId, isUp }) => isUp && directory.state(peerId) === 'online')
     )
     let lost = 0
-    for (let object = 0; object < this.#workload.objects; object++) if (!(await this.#isReadable(object))) lost++
+    const all = Array.from({ length: this.#workload.objects }, (_, object) => object)
+    await forEachLimit(all, storingAtOnce, async (object) => {
+      if (!(await this.#isReadable(object))) lost++
+    })
     return lost
   }
 
   async #isReadable(object: number): Promise<boolean> {
-    for (let tries = 1; ; tries++) {
+    const until = this.#clock.now() + readBackMsMax
+    for (;;) {
       try {
-        await withDeadline(this.#clock, requestMsMax, undefined, (signal) => this.#get(object, signal))
+        const leftMs = until - this.#clock.now()
+        await withDeadline(this.#clock, leftMs, undefined, (signal) => this.#get(object, signal))
         return true
       } catch (error) {
         if (!(error instanceof HoldfastError)) throw error
-        if (tries === triesMax) return false
-        await this.#clock.sleep(lookEveryMs)
+        if (this.#clock.now() + pollMs >= until) return false
+        await this.#clock.sleep(pollMs)
       }
     }
   }

@@ -55,6 +55,13 @@ export const churnDefaults = {
 /** A read that takes longer than this has not been served in time, and a request that takes `requestMsMax` has failed. */
 export const readMsMax = 10 * secondMs
 export const requestMsMax = minuteMs
+/** At the end an object counts as lost when it can't be read for so long, however often that is tried. */
+export const readBackMsMax = minuteMs
+/** Between two looks at how many shards of everything are there: live, a look takes some of the gateway's CPU. */
+export const lookEveryMsMax = 3 * secondMs
+/** One look at least, however short the run is. */
+export const lookEveryMsOf = ({ durationMs }: Pick<ChurnWorkload, 'durationMs'>): number =>
+  Math.min(durationMs, lookEveryMsMax)
 
 /** Something that happens to a provider, in milliseconds from the beginning of the run. */
 export interface ChurnEvent {
@@ -82,7 +89,11 @@ export interface ProviderLine {
   bytesPerSecond: number
 }
 
-/** By provider; undefined for one next door. What follows it in its place has the same line. */
+/**
+ * By provider; undefined for one next door. What follows it in its place has the same line. Round trips follow the region
+ * and the provider; the width is drawn for the provider, whatever its region: what `lineOf` says of a stream is here what
+ * all of a provider's connections share.
+ */
 export function linesOf({ timeline, seed, region, hasLines }: ChurnWorkload): Array<ProviderLine | undefined> {
   const random = seededRandom(`churn lines ${seed}`)
   return timeline.traits.map((traits) => {

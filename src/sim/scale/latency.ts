@@ -47,7 +47,7 @@ export interface Line {
   bytesPerMs: number
 }
 
-/** 40 Mbit/s a stream in the middle, a quarter below 23, a quarter above 69; delays half as long again in one of five. */
+/** 40 Mbit/s in the middle, a quarter below 23, a quarter above 69, whatever the region; delays half as long again in one of five. */
 export function lineOf(region: number, random: Random): Line {
   return {
     region,
