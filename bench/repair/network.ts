@@ -70,6 +70,10 @@ export class RepairNetwork {
       starts.splice(startsAtOnce, 0, () => network.startGateway())
       await forEachLimit(starts, startsAtOnce, async (start) => void (await start()))
       await network.untilOnline()
+      await waitUntil('the gateway takes writes', async () => (await network.get<object>('/readyz')) !== undefined, {
+        msMax: startMsMax,
+        signal: init.signal
+      })
       return network
     } catch (error) {
       await network.stop()
@@ -138,12 +142,14 @@ export class RepairNetwork {
     await this.#gateway!.process.kill()
   }
 
-  /** Until every provider that runs is online to the gateway. */
+  /**
+   * Until every provider that runs is online to the gateway. Not until it would take a write: whoever was caught with
+   * rot gets nothing new for a while, and its shards are repaired all the same.
+   */
   async untilOnline(): Promise<void> {
     await waitUntil(
       'all providers are online',
       async () => {
-        await this.get('/readyz')
         const online = new Set((await this.providerViews()).filter(({ state }) => state === 'online').map(peerIdOf))
         const absent = this.providers.filter(({ peerId }) => !online.has(peerId))
         if (absent.length > 0) throw new Error(`${absent.map(({ name }) => name).join(', ')} are not`)
