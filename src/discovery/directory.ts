@@ -53,7 +53,7 @@ export interface KnownProvider {
 export interface Trust {
   /** 0 to 1, for placement. */
   weight: number
-  /** `closed`: new shards only where nobody else can take them; `suspended`: none. Both are read last. */
+  /** `closed`: new shards only where nobody else can take them; `suspended`: where no closed one can either. Both are read last. */
   standing: 'vetted' | 'vetting' | 'closed' | 'suspended'
 }
 
@@ -478,25 +478,25 @@ export class ProviderDirectory {
    * Where new shards may go.
    *
    * @param withLastResort those too that should get none while others can take them: for rebuilding what is lost, which
-   * is better off with a provider that has lost a few shards than nowhere
+   * is better off with a provider that has lost a few shards than nowhere, and with one that has lost many if all have
    */
   candidates(
     withLastResort = false
-  ): Array<{ peerId: string; domains: string[]; freeBytes: number; score: number; isLastResort: boolean }> {
+  ): Array<{ peerId: string; domains: string[]; freeBytes: number; score: number; lastResort: 0 | 1 | 2 }> {
     const found = []
     for (const { target, offer, domains, state, outcomes, latencyMs } of this.#entries.values()) {
       if (state !== 'online' || offer === undefined || !offer.accepting || offer.draining || offer.freeBytes === 0)
         continue
       const trust = this.#trustOf(target.peerId)
-      const isLastResort = trust.standing === 'closed'
-      if (trust.standing === 'suspended' || (isLastResort && !withLastResort)) continue
+      const lastResort: 0 | 1 | 2 = trust.standing === 'suspended' ? 2 : trust.standing === 'closed' ? 1 : 0
+      if (lastResort > 0 && !withLastResort) continue
       // Its weight is nothing; among its like, what requests to it have shown is left.
-      const weight = isLastResort ? 1 : trust.weight
+      const weight = lastResort > 0 ? 1 : trust.weight
       const good = outcomes.ok + 1
       const bad = 10 * (outcomes.missing + outcomes.wrong) + outcomes.timeout + outcomes.offline
       // Reliability first; latency decides between equals (halved at one second).
       const score = weight * (good / (good + bad)) * (1 / (1 + (latencyMs ?? 100) / secondMs))
-      found.push({ peerId: target.peerId, domains, freeBytes: offer.freeBytes, score, isLastResort })
+      found.push({ peerId: target.peerId, domains, freeBytes: offer.freeBytes, score, lastResort })
     }
     return found
   }

@@ -16,8 +16,11 @@ export interface Candidate {
   freeBytes: number
   /** 0 (avoid) to 1 (proven and quick). */
   score: number
-  /** Gets a shard only where nobody else can take it; among such, the score decides as among others. */
-  isLastResort?: boolean
+  /**
+   * Gets a shard only where nobody else can take it; at 2 only where nobody at 1 can either. Among such, the score decides
+   * as among others. Absent: 0.
+   */
+  lastResort?: 0 | 1 | 2
 }
 
 export interface CodeShape {
@@ -109,8 +112,8 @@ function attempt(
   const assigned = new Map<number, Candidate>()
   let unplaced = [...request.wanted]
   // Whoever is a last resort is looked at when all others are full: no weight, however small, keeps that promise.
-  for (const isLastResort of [false, true]) {
-    let pool = weighted(able.filter((c) => (c.isLastResort ?? false) === isLastResort))
+  for (const level of [0, 1, 2]) {
+    let pool = weighted(able.filter((c) => (c.lastResort ?? 0) === level))
     const left: number[] = []
     for (const index of unplaced) {
       pool = pool.filter(({ candidate }) => fits(candidate))

@@ -48,7 +48,7 @@ const worldWithLastResorts = fc.record({
         domain: fc.integer({ min: 0, max: 6 }),
         freeBytes: fc.oneof(fc.integer({ min: 0, max: 1000 }), fc.constant(1e15)),
         score: fc.oneof(fc.double({ min: 0, max: 1, noNaN: true }), fc.constantFrom(0, 1)),
-        isLastResort: fc.boolean()
+        lastResort: fc.constantFrom(0 as const, 1 as const, 2 as const)
       }),
       { maxLength: 30 }
     )
@@ -138,10 +138,10 @@ describe('placement', () => {
         const perDomain = (domain: string): number => chosen.filter(({ domains }) => domains[0] === domain).length
         for (const { domains } of chosen) expect(perDomain(domains[0]!)).toBeLessThanOrEqual(domainShardsMax(code))
         expect(new Set(chosen).size).toBe(chosen.length)
-        for (const { domains } of chosen.filter(({ isLastResort }) => isLastResort)) {
+        for (const { domains, lastResort = 0 } of chosen) {
           const couldHaveTaken = candidates.filter(
             (c) =>
-              !c.isLastResort &&
+              (c.lastResort ?? 0) < lastResort &&
               c.freeBytes >= 100 &&
               !chosen.includes(c) &&
               (c.domains[0] === domains[0] || perDomain(c.domains[0]!) < domainShardsMax(code))
@@ -156,7 +156,7 @@ describe('placement', () => {
     const open = candidatesOf([0, 1], [100, 100]).map((c) => ({ ...c, score: 1e-9 }))
     const closed = candidatesOf([0, 0, 2, 3], [0, 0, 1e15, 1e15])
       .slice(2)
-      .map((c) => ({ ...c, score: 1, isLastResort: true }))
+      .map((c) => ({ ...c, score: 1, lastResort: 1 as const }))
     for (let seed = 1; seed <= 200; seed++) {
       const of = (wanted: number[]): string[] =>
         [

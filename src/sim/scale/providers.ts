@@ -20,7 +20,7 @@ const forgottenMs = 91 * dayMs
 interface Host extends Candidate {
   freeBytes: number
   score: number
-  isLastResort: boolean
+  lastResort: 0 | 1
 }
 
 export const indexOf = ({ peerId }: Pick<Candidate, 'peerId'>): number => Number(peerId)
@@ -68,7 +68,7 @@ export class Providers {
       domains: [`op:${operator}`, `net:${network}`],
       freeBytes: 0,
       score: 1,
-      isLastResort: false
+      lastResort: 0
     }))
     const watched = Math.min(watchedMax, this.count)
     for (let i = 0; i < watched; i++) this.#watch(Math.floor((i * this.count) / watched), 0)
@@ -205,7 +205,7 @@ export class Providers {
     const availability = this.availability(provider, now)
     host.freeBytes = freeBytes
     host.score = availability * (now - this.joinedAt[provider]! < vettingMs ? unvettedWeight : 1)
-    host.isLastResort = availability < availabilityMin
+    host.lastResort = availability < availabilityMin ? 1 : 0
     return host
   }
 }
