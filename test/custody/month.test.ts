@@ -13,7 +13,7 @@ const outages: OwnOutage[] = [
   { from: 17 * dayMs + 5 * hourMs, until: 17 * dayMs + 10 * hourMs, as: 'timeout' }
 ]
 
-describe('a month', () => {
+describe('a month', { timeout: 180_000 }, () => {
   it('of a hundred honest providers: nobody loses a shard, or falls below a threshold', () => {
     const { providers, suspensions } = simulateMonth({ seed: 'honest', honest: 100, days: 30, shards: 1000, outages })
     expect(providers.flatMap(({ lostAt }) => lostAt)).toEqual([])
