@@ -1,17 +1,6 @@
 /** What benchmarks ask a gateway's admin API. */
-import type { ProviderView } from '../src/admin/backend.ts'
+import type { ProviderView, RepairTotals } from '../src/admin/backend.ts'
 import { createAdminClient } from '../src/cli/admin-client.ts'
-
-/** What `GET /v1/repairs` says of traffic: bytes since the gateway began to count. */
-export interface RepairTotals {
-  repairs: number
-  shardsRebuilt: number
-  shardsMoved: number
-  bytesRead: number
-  bytesWritten: number
-  bytesTheory: number
-  wastedBytes: number
-}
 
 export class GatewayAdmin {
   readonly #origin: () => string

@@ -4,11 +4,11 @@
  */
 import { mkdir, readdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import type { GatewayStatus, ProviderView } from '../../src/admin/backend.ts'
+import type { GatewayStatus, ProviderView, RepairTotals } from '../../src/admin/backend.ts'
 import { forEachLimit } from '../../src/base/concurrency.ts'
 import { minuteMs } from '../../src/base/limits.ts'
 import { type GatewayReady, gatewayReadySchema, providerReadySchema } from '../../src/cli/up/messages.ts'
-import { GatewayAdmin, type RepairTotals } from '../gateway-admin.ts'
+import { GatewayAdmin } from '../gateway-admin.ts'
 import { PortPairs } from '../ports.ts'
 import { NodeProcess } from './node-process.ts'
 import { waitUntil } from './wait.ts'
