@@ -40,6 +40,7 @@ import { createWorkerCodec } from './object/worker-codec.ts'
 import { type AuditEvent, Auditor } from './repair/auditor.ts'
 import { releaseLeases, renewLeases } from './repair/leases.ts'
 import { Maintenance, type Task, taskPauses } from './repair/maintenance.ts'
+import { ownedNodes } from './repair/owned-nodes.ts'
 import { Refusals } from './repair/refusals.ts'
 import { serveHandOver } from './transfer/hand-over-protocol.ts'
 import { HttpsProviderClient } from './transfer/https.ts'
@@ -291,7 +292,10 @@ async function start(
   ]
   await serveHandOver(network, (from, request) => handOver.answer(from, request))
   await serveScores(network, (peerId) => knownOf(auditor, peerId), { clock })
-  await serveRefusals(network, { tell: (from, told) => refusals.told(from, told) })
+  await serveRefusals(network, {
+    tell: (from, told) => refusals.told(from, told),
+    node: ownedNodes({ index, client, peers, clock, log })
+  })
   network.join()
   const maintenance = new Maintenance({ clock, random, log: log.child('maintenance') }, tasks)
   const saved = new Set(remembered.map(({ peerId }) => peerId))

@@ -10,8 +10,9 @@
  *
  * From a proven provider's 200 units: 1 missing shard leaves 0.980, 5 0.908, 6 0.891, 13 0.788; 1 wrong 0.961, 3 0.892,
  * 7 0.778. Below 0.9 (6 missing, or 3 wrong, within a week) it is closed, and gets new shards only where there is nobody
- * else for them; below 0.8 (13, or 7) it is suspended, and gets them only
- * where no closed one is left either.
+ * else for them; below 0.8 (13, or 7) it is suspended, and gets them only where no closed one is left either, and only while
+ * it has proved four shards, and eight more, for each one that it lost since it was suspended. A disk of which a twentieth
+ * has rotted does; one that keeps nothing would lose what it is brought, have it rebuilt, and lose it again for ever.
  *
  * - False alarms: unrecoverable read errors, 1 in 10^14 bits as disks are sold, lose a shard of 1 MiB with 8.4e-8 at
  *   each reading: 0.08 a week for a provider with 1,000,000 shards that reads all of them weekly. Six in a week: 3e-10
@@ -47,6 +48,8 @@ export interface ScoreConfig {
   /** Custody below the first: no new shards; below the second: suspended. */
   custodyMin: { newShards: number; suspended: number }
   availabilityMin: number
+  /** Proofs that a suspended provider must have given since: so many, and so many more for each shard that it lost since. */
+  mending: { proofsMin: number; proofsPerLoss: number }
   recordsMax: number
 }
 
@@ -58,6 +61,7 @@ export const scoreDefaults: ScoreConfig = {
   vetting: { proofsMin: 100, ageMsMin: 72 * hourMs, weight: 0.25 },
   custodyMin: { newShards: 0.9, suspended: 0.8 },
   availabilityMin: 0.6,
+  mending: { proofsMin: 8, proofsPerLoss: 4 },
   recordsMax: 128
 }
 
@@ -91,6 +95,10 @@ export const scoreStateSchema = z.strictObject({
   /** Challenges and reads that proved a shard, ever. */
   proofs: z.number().int().nonnegative(),
   isVetted: z.boolean(),
+  /** Proofs and losses since its custody fell below where it is suspended; absent where it has not, or is above again. */
+  suspended: z
+    .strictObject({ proofs: z.number().int().nonnegative(), lost: z.number().int().nonnegative() })
+    .optional(),
   latency: latencyDigestSchema,
   /** Oldest first, `recordsMax` at most. */
   records: z.array(scoreRecordSchema)
@@ -125,7 +133,33 @@ export function scored(
   effects: readonly JudgeEffect[],
   config: ScoreConfig = scoreDefaults
 ): ScoreState {
-  return effects.reduce((before, effect) => scoredOne(before, effect, config), state)
+  return effects.reduce(
+    (before, effect) => sinceSuspended(before, scoredOne(before, effect, config), effect, config),
+    state
+  )
+}
+
+/** Counts what there is to say of one that is suspended; forgotten once it is not. */
+function sinceSuspended(before: ScoreState, after: ScoreState, effect: JudgeEffect, config: ScoreConfig): ScoreState {
+  const { suspended, ...rest } = after
+  if (!isSuspended(after, config)) return suspended === undefined ? after : rest
+  // What it is suspended for was lost before.
+  const { proofs, lost } = suspended ?? { proofs: 0, lost: 0 }
+  if (!isSuspended(before, config)) return { ...after, suspended: { proofs: 0, lost: 0 } }
+  if (effect.kind === 'good') return { ...after, suspended: { proofs: proofs + effect.challenges, lost } }
+  return effect.kind === 'lost'
+    ? { ...after, suspended: { proofs, lost: lost + 1 } }
+    : { ...after, suspended: { proofs, lost } }
+}
+
+const isSuspended = ({ custody }: ScoreState, { custodyMin }: ScoreConfig): boolean =>
+  betaValue(custody) < custodyMin.suspended
+
+/** Whether it is suspended, and has lost too much of what it was asked for since to be brought anything, even as a last resort. */
+export function isLosing(state: ScoreState, config: ScoreConfig = scoreDefaults): boolean {
+  if (!isSuspended(state, config)) return false
+  const { proofs, lost } = state.suspended ?? { proofs: 0, lost: 0 }
+  return proofs < config.mending.proofsMin + config.mending.proofsPerLoss * lost
 }
 
 function scoredOne(state: ScoreState, effect: JudgeEffect, config: ScoreConfig): ScoreState {
@@ -207,7 +241,7 @@ function recorded(state: ScoreState, news: News, [before, after]: [Beta, Beta], 
 
 /**
  * `closed`: no new shards but such as nobody else can take. `suspended`: none but such as no closed one can take either, and
- * what it has is as good as lost to a cautious reader.
+ * none while `isLosing`; what it has is as good as lost to a cautious reader.
  */
 export type Standing = 'vetted' | 'vetting' | 'closed' | 'suspended'
 

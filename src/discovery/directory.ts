@@ -55,6 +55,8 @@ export interface Trust {
   weight: number
   /** `closed`: new shards only where nobody else can take them; `suspended`: where no closed one can either. Both are read last. */
   standing: 'vetted' | 'vetting' | 'closed' | 'suspended'
+  /** Suspended, and loses most of what it has been asked for since: it gets nothing at all. */
+  isLosing?: boolean
 }
 
 export interface DirectoryComponents {
@@ -478,7 +480,8 @@ export class ProviderDirectory {
    * Where new shards may go.
    *
    * @param withLastResort those too that should get none while others can take them: for rebuilding what is lost, which
-   * is better off with a provider that has lost a few shards than nowhere, and with one that has lost many if all have
+   * is better off with a provider that has lost a few shards than nowhere, and with one that has lost many if all have; not
+   * with one that loses what it gets
    */
   candidates(
     withLastResort = false
@@ -489,7 +492,7 @@ export class ProviderDirectory {
         continue
       const trust = this.#trustOf(target.peerId)
       const lastResort: 0 | 1 | 2 = trust.standing === 'suspended' ? 2 : trust.standing === 'closed' ? 1 : 0
-      if (lastResort > 0 && !withLastResort) continue
+      if (trust.isLosing === true || (lastResort > 0 && !withLastResort)) continue
       // Its weight is nothing; among its like, what requests to it have shown is left.
       const weight = lastResort > 0 ? 1 : trust.weight
       const good = outcomes.ok + 1

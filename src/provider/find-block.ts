@@ -1,4 +1,7 @@
-/** A small block from the network: from those who announced it, else from whichever provider says that it has it. */
+/**
+ * A small block from the network: from a gateway whose shards are kept here, else from those who announced it, else from
+ * whichever provider says that it has it. Gateways come first, since where all others refuse a content nobody else gives it.
+ */
 import { type Clock, withDeadline } from '../base/clock.ts'
 import { messageOf } from '../base/errors.ts'
 import { secondMs } from '../base/limits.ts'
@@ -8,14 +11,19 @@ import type { Discovery } from '../discovery/discovery.ts'
 import type { Network, PeerAddress } from '../net/network.ts'
 import { controlProtocols, statusAnswer, statusRequest } from '../transfer/lease-protocol.ts'
 import type { ProviderClient } from '../transfer/provider-client.ts'
+import { askOwnerForNode } from '../transfer/refusal-protocol.ts'
 
 const peersMax = 64
+/** Gateways asked, all at once: those with most bytes here. */
+const ownersMax = 8
 const askMsMax = 5 * secondMs
 
 export interface FindBlockComponents {
   discovery: Pick<Discovery, 'findRoot' | 'findProviders'>
   network: Pick<Network, 'request'>
   client: Pick<ProviderClient, 'getOffer' | 'getShard'>
+  /** Peer ids of gateways that have leases here, most bytes first. */
+  owners: (limit: number) => Promise<string[]>
   clock: Clock
   log: Log
 }
@@ -27,6 +35,8 @@ export async function findBlock(
   signal: AbortSignal
 ): Promise<Uint8Array | undefined> {
   const { discovery, clock, log } = components
+  const owned = await fromOwners(components, cid, signal)
+  if (owned !== undefined) return owned
   const asked = new Set<string>()
   const sources = [() => discovery.findRoot(cid, signal), () => discovery.findProviders(signal)]
   for (const source of sources) {
@@ -45,6 +55,29 @@ export async function findBlock(
     }
   }
   return undefined
+}
+
+async function fromOwners(
+  { network, owners, clock, log }: FindBlockComponents,
+  cid: CID,
+  signal: AbortSignal
+): Promise<Uint8Array | undefined> {
+  const answers = await Promise.all(
+    (await owners(ownersMax)).map(async (peerId) => {
+      try {
+        const gateway = { peerId, addresses: [] }
+        const ask = (inner: AbortSignal): Promise<Uint8Array | undefined> =>
+          askOwnerForNode(network, gateway, cid, inner)
+        const bytes = await withDeadline(clock, askMsMax, signal, ask)
+        return bytes !== undefined && matchesCid(cid, bytes) ? bytes : undefined
+      } catch (error) {
+        signal.throwIfAborted()
+        log.debug('a gateway did not give a block', { gateway: peerId, cid, error: messageOf(error) })
+        return undefined
+      }
+    })
+  )
+  return answers.find((bytes) => bytes !== undefined)
 }
 
 async function ask(

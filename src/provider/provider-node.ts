@@ -184,6 +184,7 @@ async function start(
   started.push(() => dataServer.stop())
   dataUrls = dataUrlsOf(init, ports.dataPort, network.addresses())
 
+  const owners = async (limit: number): Promise<string[]> => (await storage.owners(limit)).map(({ owner }) => owner)
   const refuser: Refuser = new Refuser(
     {
       store: refusals,
@@ -191,7 +192,7 @@ async function start(
       notices,
       signer: identity,
       findBlock: async (cid, signal) =>
-        discovery && (await findBlock({ discovery, network: ports.network, client, clock, log }, cid, signal)),
+        discovery && (await findBlock({ discovery, network: ports.network, client, owners, clock, log }, cid, signal)),
       clock,
       log,
       pause

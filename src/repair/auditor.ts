@@ -35,6 +35,7 @@ import { canaries, contacted, newOutage, type OutageState, outageStateSchema } f
 import type { AuditReason, CustodyOutcome } from '../custody/outcome.ts'
 import { type Ask, faulted, newSampling, plan, type SamplingState, samplingStateSchema } from '../custody/sampling.ts'
 import {
+  isLosing,
   newScore,
   type ScoreConfig,
   type ScoreRecord,
@@ -976,7 +977,7 @@ export class Auditor {
 /** Neither figure depends on the time. */
 function trustIn(score: ScoreState, config: ScoreConfig): Trust {
   const { weight, standing } = scoreReport(score, score.firstSeenAt, config)
-  return { weight, standing }
+  return { weight, standing, isLosing: isLosing(score, config) }
 }
 
 function addTo({ audits, outcomes }: AuditSummary, exchange: Exchange, provider: string): void {

@@ -15,6 +15,7 @@ import { HandOver } from '../repair/hand-over.ts'
 import { withLastResort } from '../repair/last-resort.ts'
 import { releaseLeases, renewLeases } from '../repair/leases.ts'
 import { Maintenance, taskPauses } from '../repair/maintenance.ts'
+import { ownedNodes } from '../repair/owned-nodes.ts'
 import { Presence } from '../repair/presence.ts'
 import { holdingProver } from '../repair/prove-holding.ts'
 import { Refusals } from '../repair/refusals.ts'
@@ -235,7 +236,10 @@ export async function startGateway(components: GatewayComponents, init: GatewayI
   const answer: HandOver['answer'] =
     bug === 'trusts-hand-over' ? trusting(handOver, index, clock.now) : (...args) => handOver.answer(...args)
   await serveHandOver(host, answer)
-  await serveRefusals(host, { tell: (from, told) => refusals.told(from, told) })
+  await serveRefusals(host, {
+    tell: (from, told) => refusals.told(from, told),
+    node: ownedNodes({ index, client, peers: directory, clock, log })
+  })
   // Never aborted: this gateway ends as `kill -9` ends it.
   const { signal } = new AbortController()
   void search.run(signal)

@@ -100,10 +100,11 @@ export class Operator {
   get refuser(): Refuser {
     const { files, storage, signer, line, process, log } = this.#components
     const { clock } = process
+    const owners = async (limit: number): Promise<string[]> => (await storage.owners(limit)).map(({ owner }) => owner)
     this.#refuser ??= new Refuser(
       {
         ...{ store: files.refusals, storage, notices: this.notices, signer, clock, log },
-        findBlock: async (cid, signal) => line && (await findBlock({ ...line, clock, log }, cid, signal)),
+        findBlock: async (cid, signal) => line && (await findBlock({ ...line, owners, clock, log }, cid, signal)),
         pause: async () => {} // time is virtual, and so are its turns
       },
       { handsOver: line !== undefined }

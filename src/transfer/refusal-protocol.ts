@@ -1,6 +1,7 @@
 /**
  * `/holdfast/refusal/1`, both ends. Anybody may ask a provider which of some blocks it refuses, and gets what it has signed;
- * a provider tells the gateways that lease here what it refuses from now on, and what it found damaged or gone by itself.
+ * a provider tells the gateways that lease here what it refuses from now on, and what it found damaged or gone by itself, and
+ * asks them for the block that says what a content is made of: where all others refuse it too nobody else gives it.
  * Byte layout: FORMATS.md, "Control messages".
  */
 import { CID } from 'multiformats/cid'
@@ -17,6 +18,8 @@ import { controlProtocols } from './lease-protocol.ts'
 export const refusalsMax = 256
 /** Blocks told to be lost, in one message. */
 export const lostMax = 1000
+/** Of a manifest's block, or a dag-pb node, as an answer: a message, without what is around it. */
+export const nodeBytesMax = limits.rpcBytesMax - KiB
 if (refusalsMax * refusalBytesMax + lostMax * 64 + KiB > limits.rpcBytesMax)
   throw new Error('a full message about refusals would exceed a message')
 
@@ -36,7 +39,8 @@ const tellSchema = z.strictObject({
   /** Whether it is about to hand over what it refuses: then others need not rebuild it at once. */
   handOver: z.boolean()
 })
-const requestSchema = z.discriminatedUnion('op', [listSchema, tellSchema])
+const nodeSchema = z.strictObject({ v: z.literal(1), op: z.literal('node'), cid: cidSchema })
+const requestSchema = z.discriminatedUnion('op', [listSchema, tellSchema, nodeSchema])
 export type RefusalRequest = z.infer<typeof requestSchema>
 export type Tell = z.infer<typeof tellSchema>
 
@@ -48,6 +52,8 @@ const answerSchema = z.union([
   /** In the order asked; null: not refused. */
   z.strictObject({ v: z.literal(1), refusals: z.array(signedSchema.nullable()).max(refusalsMax) }),
   z.strictObject({ v: z.literal(1) }),
+  /** Null: not of a content of this gateway, or not to be had now. */
+  z.strictObject({ v: z.literal(1), node: byteArray.refine(({ length }) => length <= nodeBytesMax).nullable() }),
   errorSchema
 ])
 export type RefusalAnswer = z.infer<typeof answerSchema>
@@ -62,7 +68,7 @@ const waitingMax = 64
 const perPeerMax = 4
 
 /**
- * The end that is asked: a provider gives `list`, a gateway `tell`.
+ * The end that is asked: a provider gives `list`, a gateway `tell` and `node`.
  *
  * @param handlers `tell` throws what the peer did wrong as `PROTOCOL`
  */
@@ -71,6 +77,7 @@ export async function serveRefusals(
   handlers: {
     list?: (cids: readonly CID[]) => Promise<Array<Uint8Array | undefined>>
     tell?: (from: string, told: Tell) => Promise<void>
+    node?: (cid: CID) => Promise<Uint8Array | undefined>
   }
 ): Promise<void> {
   const places = new Semaphore(atOnce, waitingMax)
@@ -82,6 +89,10 @@ export async function serveRefusals(
     if (request.op === 'tell' && handlers.tell !== undefined) {
       await handlers.tell(from, request)
       return { v: 1 }
+    }
+    if (request.op === 'node' && handlers.node !== undefined) {
+      const bytes = await handlers.node(request.cid)
+      return { v: 1, node: bytes === undefined || bytes.length > nodeBytesMax ? null : bytes }
     }
     throw new HoldfastError('BAD_INPUT', `${request.op} is not answered here`)
   }
@@ -142,6 +153,25 @@ export async function tellGateway(
   const request = refusalRequest.encode({ v: 1, op: 'tell', ...told })
   const answer = refusalAnswer.decode(await network.request(gateway, controlProtocols.refusal, request, signal))
   if ('error' in answer) throw failureOf(gateway.peerId, answer.error)
+}
+
+/**
+ * The provider's end of `node`: the bytes that a gateway gives for a block of its contents, not checked yet; undefined where
+ * it has none.
+ *
+ * @throws as `askForRefusals`
+ */
+export async function askOwnerForNode(
+  network: Pick<Network, 'request'>,
+  gateway: PeerAddress,
+  cid: CID,
+  signal?: AbortSignal
+): Promise<Uint8Array | undefined> {
+  const request = refusalRequest.encode({ v: 1, op: 'node', cid })
+  const answer = refusalAnswer.decode(await network.request(gateway, controlProtocols.refusal, request, signal))
+  if ('error' in answer) throw failureOf(gateway.peerId, answer.error)
+  if (!('node' in answer)) throw new HoldfastError('PROTOCOL', `${gateway.peerId} answered something else`)
+  return answer.node ?? undefined
 }
 
 function failureOf(peerId: string, { code, message }: { code: string; message: string }): HoldfastError {

@@ -5,6 +5,7 @@ import type { JudgeEffect } from '../../src/custody/judge.ts'
 import { latencyErrorMax, latencyPercentile, withLatency } from '../../src/custody/latency-digest.ts'
 import {
   betaValue,
+  isLosing,
   newScore,
   type ScoreState,
   scoreDefaults,
@@ -49,6 +50,45 @@ describe('custody', () => {
         times(count, (i) => lost(now, outcome, `s${i}`))
       )
     ).toBe(standing)
+  })
+
+  it('brings a suspended provider something only while it proves far more than it loses', () => {
+    const fallen = scored(
+      state,
+      times(13, (i) => lost(now, 'missing', `s${i}`))
+    )
+    expect(isLosing(state)).toBe(false)
+    expect(isLosing(fallen)).toBe(true) // nothing is known of it since
+    expect(isLosing(scored(fallen, [good(now, 7)]))).toBe(true)
+    const mending = scored(fallen, [good(now, 8)])
+    expect(isLosing(mending)).toBe(false)
+    expect(scoreReport(mending, now).standing).toBe('suspended')
+    const again = scored(mending, [lost(now, 'missing', 'new')])
+    expect(isLosing(again)).toBe(true)
+    expect(isLosing(scored(again, [good(now, 4)]))).toBe(false)
+    // A disk of which a twentieth is lost is asked for twenty shards, and has nineteen.
+    expect(
+      isLosing(
+        scored(
+          mending,
+          times(20, (i) => (i % 20 === 0 ? lost(now) : good(now, 1)))
+        )
+      )
+    ).toBe(false)
+    // One that keeps nothing proves nothing.
+    expect(isLosing(scored(mending, [...times(100, () => lost(now)), good(now, 100)]))).toBe(true)
+    expect(scoreStateSchema.parse(again)).toEqual(again)
+  })
+
+  it('forgets what it was suspended for once it is not', () => {
+    const fallen = scored(
+      state,
+      times(13, (i) => lost(now, 'missing', `s${i}`))
+    )
+    let back = fallen
+    for (let at = now; isLosing(back) || 'suspended' in back; at += hourMs) back = scored(back, [good(at, 1)])
+    expect(scoreReport(back, now).standing).toBe('closed')
+    expect(isLosing(back)).toBe(false)
   })
 
   it('forgives as fast as it is documented to', () => {

@@ -254,12 +254,13 @@ describe('the provider directory', () => {
 })
 
 describe('what audits have shown', () => {
-  const providers = { proven: alive(), young: alive(), closed: alive(), suspended: alive() }
+  const providers = { proven: alive(), young: alive(), closed: alive(), suspended: alive(), losing: alive() }
   const trust: Record<string, Trust> = {
     proven: { weight: 1, standing: 'vetted' },
     young: { weight: 0.25, standing: 'vetting' },
     closed: { weight: 0, standing: 'closed' },
-    suspended: { weight: 0, standing: 'suspended' }
+    suspended: { weight: 0, standing: 'suspended', isLosing: false },
+    losing: { weight: 0, standing: 'suspended', isLosing: true }
   }
 
   it('decides who gets new shards: the closed and the suspended for rebuilding, and then marked as a last resort', async () => {

@@ -91,7 +91,8 @@ test('what one provider refuses lives on elsewhere', { timeout: 120_000 }, async
 test('what all refuse is kept by the gateway itself, until somebody takes it', { timeout: 180_000 }, async () => {
   const self = (await network.gateway.get<{ peerId: string }>('/v1/status')).peerId
   const root = await put('outcast')
-  for (const { data } of network.providers) await refuseAt(data, root)
+  // Also who has nothing of it learns what it is made of, though nobody else gives that any more.
+  for (const { data } of network.providers) expect(await refuseAt(data, root)).toMatchObject({ isWhole: true })
   const held = async (): Promise<number> => (await shardsAt(self, 'outcast')).length
   const { segments, blocks } = await network.gateway.health(bucket, 'outcast')
   const all = [...segments, ...blocks].flatMap(({ shards }) => shards).length

@@ -3,10 +3,11 @@ import { HoldfastError } from '../../src/base/errors.ts'
 import { limits } from '../../src/base/limits.ts'
 import { silentLog } from '../../src/base/log.ts'
 import { systemClock } from '../../src/base/system.ts'
-import { CID, cidOfShard } from '../../src/content/cid.ts'
+import { CID, cidOfNode, cidOfShard, codecs, matchesCid } from '../../src/content/cid.ts'
 import { signRefusal } from '../../src/market/refusal.ts'
 import type { StoredSegment } from '../../src/metadata/records.ts'
 import { renewLeases } from '../../src/repair/leases.ts'
+import { ownedNodes } from '../../src/repair/owned-nodes.ts'
 import { Refusals } from '../../src/repair/refusals.ts'
 import { simulatedSigner, verifySimulated } from '../../src/sim/signatures.ts'
 import {
@@ -311,3 +312,19 @@ describe('a content that too few will take', () => {
 
 const sign = (provider: string, cid: CID): Promise<Uint8Array> =>
   signRefusal({ v: 1, provider, cid, root: null, reason: 'no', at: 1_700_000_000_000 }, simulatedSigner(provider))
+
+test('the owner gives out what its contents are made of when all who have it refuse it, and never a shard', async () => {
+  const net = await start(9)
+  const root = await put(net, 'a')
+  const stranger = cidOfNode(codecs.dagCbor, Uint8Array.of(0xa0))
+  const give = ownedNodes({ ...net, peers: net.repair.peers, clock: systemClock, log: silentLog })
+  for (const { refuser } of net.providers)
+    expect(await refuser.refuse(root, {}, signal)).toMatchObject({ isWhole: true })
+  for (const { core } of net.providers) await expect(core.get(root)).rejects.toThrow()
+  expect(matchesCid(root, (await give(root))!)).toBe(true)
+  expect(await give(stranger)).toBeUndefined()
+  const [{ shards } = expect.fail('no segment')] = await segmentsOf(net)
+  expect(await give(shards[0]!.cid)).toBeUndefined()
+  for (const provider of net.providers) provider.isAlive = false
+  expect(await give(root)).toBeUndefined()
+})
