@@ -282,6 +282,7 @@ export class Faults {
     if (!machine.isUp || named === undefined) return false
     const parts = content === undefined ? [named] : cids.filter((cid) => content.cids.has(cid.toString()))
     if (!truth.spendAll(machine.peerId, parts, 'refused')) return false
+    if (content !== undefined) truth.refusing(machine.peerId, content.cids)
     const atOnce = this.#random.chance(0.4)
     const what = content === undefined ? 'block' : 'root'
     this.#world.trace.note(`fault: ${machine.peerId} refuses ${what} ${shortCid(named)}${atOnce ? ' at once' : ''}`)

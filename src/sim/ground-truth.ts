@@ -49,6 +49,8 @@ export class GroundTruth implements LossBudget, AuditWitness {
   /** Audits in a row that a machine in trouble left without an answer, by block: when each ended. */
   readonly #silences = new Map<string, number[]>()
   readonly #failed = new Set<string>()
+  /** Blocks that a machine is going to refuse, as `peer cid`: what a root is made of takes a while to be found out. */
+  readonly #refusing = new Set<string>()
   /** Empty promises by CID: when each was made. */
   readonly #pretences = new Map<string, number[]>()
 
@@ -123,6 +125,11 @@ export class GroundTruth implements LossBudget, AuditWitness {
       if (ended === 'answered') this.#silences.delete(key)
       else this.#silences.set(key, [...(this.#silences.get(key) ?? []), this.#timeline.now])
     }
+  }
+
+  /** A machine's operator refuses a content of these blocks: what it has of them, and what it still gets, is not to be counted on. */
+  refusing(peerId: string, cids: Iterable<string>): void {
+    for (const cid of cids) this.#refusing.add(`${peerId} ${cid}`)
   }
 
   /** A machine deleted what it refuses; that it did stays true when the refusal is taken back. */
@@ -203,12 +210,16 @@ export class GroundTruth implements LossBudget, AuditWitness {
     const cost = loss === 'refused' ? 2 : 1
     for (const segment of this.segmentsOf(cid)) {
       const concerns = isPretence || segment.shards.some((shard) => shard.provider === peerId && shard.cid.equals(cid))
-      if (concerns && this.goodShards(segment).length - this.#pretencesFor(segment) - cost < segment.k) return false
+      if (concerns && this.#lastingShards(segment) - this.#pretencesFor(segment) - cost < segment.k) return false
     }
     // A block above the segments is kept as copies; how many is not known here, but never fewer than three.
     return (this.#groups.get(cid.toString()) ?? []).every(
       ({ code, isCommitted, lostBy }) => isCommitted || lostBy.has(peerId) || lostBy.size < parityLossesMax(code)
     )
+  }
+
+  #lastingShards(segment: StoredSegment): number {
+    return this.goodShards(segment).filter(({ provider, cid }) => !this.#refusing.has(at(provider!, cid))).length
   }
 
   /** Empty promises that may still become the index's belief. */

@@ -238,7 +238,7 @@ describe('audits', () => {
     world.behaviour.set(peerId, 'forgetful')
     await world.auditor.audit(peerId, undefined, signal)
     expect(before).toMatchObject({ standing: 'vetting' })
-    expect(world.auditor.trustOf(peerId)).toEqual({ standing: 'closed', weight: 0 })
+    expect(world.auditor.trustOf(peerId)).toEqual({ standing: 'closed', weight: 0, isLosing: false })
   })
 })
 
