@@ -1,6 +1,6 @@
 /**
  * The blocks that say what the contents of this gateway are made of, for providers that refuse one of them and were given none:
- * whom everybody else refuses it too, they could ask nobody else.
+ * where everybody else refuses it too they could ask nobody else.
  */
 import { type Clock, withDeadline } from '../base/clock.ts'
 import { messageOf } from '../base/errors.ts'
