@@ -11,8 +11,8 @@
  * From a proven provider's 200 units: 1 missing shard leaves 0.980, 5 0.908, 6 0.891, 13 0.788; 1 wrong 0.961, 3 0.892,
  * 7 0.778. Below 0.9 (6 missing, or 3 wrong, within a week) it is closed, and gets new shards only where there is nobody
  * else for them; below 0.8 (13, or 7) it is suspended, and gets them only where no closed one is left either, and only while
- * it has proved four shards, and eight more, for each one that it lost since it was suspended. A disk of which a twentieth
- * has rotted does; one that keeps nothing would lose what it is brought, have it rebuilt, and lose it again for ever.
+ * it has proved, since it was suspended, eight shards and four more for each one that it lost since. A disk of which a
+ * twentieth has rotted does; one that keeps nothing would lose what it is brought, have it rebuilt, and lose it again for ever.
  *
  * - False alarms: unrecoverable read errors, 1 in 10^14 bits as disks are sold, lose a shard of 1 MiB with 8.4e-8 at
  *   each reading: 0.08 a week for a provider with 1,000,000 shards that reads all of them weekly. Six in a week: 3e-10

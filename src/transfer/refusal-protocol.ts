@@ -81,6 +81,8 @@ export async function serveRefusals(
   }
 ): Promise<void> {
   const places = new Semaphore(atOnce, waitingMax)
+  // These wait for others' answers: whoever asks for many is not to keep waiting who has something to tell.
+  const nodePlaces = new Semaphore(atOnce, waitingMax)
   const asking = new Map<string, number>()
   const answer = async (from: string, request: RefusalRequest): Promise<RefusalAnswer> => {
     if (request.op === 'list' && handlers.list !== undefined) {
@@ -101,7 +103,7 @@ export async function serveRefusals(
     if (own >= perPeerMax) throw new HoldfastError('OVERLOADED', `at most ${perPeerMax} requests at a time`)
     asking.set(from, own + 1)
     try {
-      return await places.run(() => answer(from, request))
+      return await (request.op === 'node' ? nodePlaces : places).run(() => answer(from, request))
     } finally {
       const left = asking.get(from)! - 1
       if (left === 0) asking.delete(from)

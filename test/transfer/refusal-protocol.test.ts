@@ -2,7 +2,13 @@ import { expect, it } from 'vitest'
 import type { CID } from '../../src/content/cid.ts'
 import { cidOfShard } from '../../src/content/cid.ts'
 import type { RequestHandler } from '../../src/net/network.ts'
-import { askForRefusals, askOwnerForNode, nodeBytesMax, serveRefusals } from '../../src/transfer/refusal-protocol.ts'
+import {
+  askForRefusals,
+  askOwnerForNode,
+  nodeBytesMax,
+  serveRefusals,
+  tellGateway
+} from '../../src/transfer/refusal-protocol.ts'
 
 it('answers so many requests of one peer at a time, and no more, whatever they wait for', async () => {
   const { promise: released, resolve: release } = Promise.withResolvers<void>()
@@ -57,4 +63,25 @@ it('gives a node of a content, and none that does not fit into a message', async
   expect((await ask(huge))?.length).toBe(nodeBytesMax)
   const list = askForRefusals(network, { peerId: 'gateway', addresses: [] }, [known])
   await expect(list).rejects.toThrow('list is not answered here')
+})
+
+it('takes what is told while many ask for nodes that take long', async () => {
+  const handlers = new Map<string, RequestHandler>()
+  const { promise: released, resolve: release } = Promise.withResolvers<undefined>()
+  const told: string[] = []
+  await serveRefusals(
+    { handle: async (protocol, handler) => void handlers.set(protocol, handler) },
+    { node: () => released, tell: async (from) => void told.push(from) }
+  )
+  const [handler] = handlers.values()
+  const as = (from: string) => ({
+    request: async (_to: unknown, _protocol: string, body: Uint8Array) => await handler!(from, body)
+  })
+  const gateway = { peerId: 'gateway', addresses: [] }
+  const node = cidOfShard(Uint8Array.of(1))
+  const asked = Array.from({ length: 40 }, (_, i) => askOwnerForNode(as(`asks-${i}`), gateway, node))
+  await tellGateway(as('tells'), gateway, { refusals: [], lost: [node], at: 1, handOver: false })
+  expect(told).toEqual(['tells'])
+  release(undefined)
+  expect(await Promise.all(asked)).toEqual(asked.map(() => undefined))
 })
