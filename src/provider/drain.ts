@@ -83,7 +83,7 @@ export interface DrainState {
   moved: number
   movedBytes: number
   released: number
-  /** Of blocks sent to others, whatever came of it. */
+  /** Of blocks sent to others, whatever came of it; nothing where there was no connection. */
   sentBytes: number
   /** Owners of which something waits, and what for. */
   waiting: Array<{ owner: string; why: string }>
@@ -313,12 +313,12 @@ export class Drain {
     const isEnd = leases.length < handOverBatch
     appointment.after = isEnd ? undefined : leases.at(-1)!.cid
     if (leases.length === 0) return { isFruitful: false, isEnd: true, isVain: false, retryAfterMs: 0 }
-    const { why, retryAfterMs, ...counts } = await handOver.batch(owner, leases, 'drain', signal)
+    const { why, retryAfterMs, tried, ...counts } = await handOver.batch(owner, leases, 'drain', signal)
     appointment.why = why
     this.#count(counts)
     await this.#save()
     const isFruitful = counts.moved + counts.released > 0
-    return { isFruitful, isEnd, isVain: !isFruitful && counts.sentBytes > 0, retryAfterMs }
+    return { isFruitful, isEnd, isVain: !isFruitful && tried > 0, retryAfterMs }
   }
 
   #count({ moved, movedBytes, released, sentBytes }: Omit<DrainFile, 'v' | 'since'>): void {

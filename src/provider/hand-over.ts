@@ -65,7 +65,9 @@ export interface HandOverResult {
   movedBytes: number
   /** The owner's gateway needs them no longer, and has ended the lease. */
   released: number
-  /** Of blocks sent, whatever came of it. */
+  /** Blocks that somebody was to be sent, whether it could be reached or not. */
+  tried: number
+  /** Of blocks sent, whatever came of it; nothing where there was no connection. */
   sentBytes: number
   /** In words; absent where nothing waits. */
   why?: string
@@ -118,7 +120,7 @@ export class HandOver {
       reason,
       signal
     )
-    const result: HandOverResult = { moved: 0, movedBytes: 0, released: 0, sentBytes: 0, retryAfterMs: 0 }
+    const result: HandOverResult = { moved: 0, movedBytes: 0, released: 0, tried: 0, sentBytes: 0, retryAfterMs: 0 }
     const waiting: Waiting = new Map()
     const sendings: Sending[] = []
     for (const [at, place] of places.entries()) {
@@ -205,12 +207,16 @@ export class HandOver {
     try {
       const bytes = await this.#read(cid, waiting)
       if (bytes === undefined) return false
-      result.sentBytes += bytes.length
+      result.tried++
       await withDeadline(clock, sendMsMax, signal, (inner) =>
         client.putShard(to, cid, bytes, {
           ...{ termMs: limits.provisionalLeaseMs, ticket, announce: isRoot(cid), signal: inner }
         })
-      )
+      ).catch((error: unknown) => {
+        if (!isCode(error, 'OFFLINE')) result.sentBytes += bytes.length
+        throw error
+      })
+      result.sentBytes += bytes.length
       return true
     } catch (error) {
       signal?.throwIfAborted()

@@ -17,6 +17,7 @@ import { limits, minuteMs, secondMs } from '../base/limits.ts'
 import type { Log } from '../base/log.ts'
 import type { Random } from '../base/random.ts'
 import type { CID } from '../content/cid.ts'
+import { isEvidence } from '../custody/outcome.ts'
 import type { Signer, VerifySignature } from '../market/offer.ts'
 import { readTicket, signTicket, type Ticket, ticketLifeMs } from '../market/ticket.ts'
 import type { MetadataIndex } from '../metadata/index-store.ts'
@@ -228,7 +229,7 @@ export class HandOver {
         // Whatever does not go there is released there, unless something else needs it.
         if (!suited.has(key) && !isBusy) await index.queueReleases([{ provider: to, cid }])
       }
-      const proven = await this.#verify(to, wanted, suited, signal)
+      const { proven, disproved } = await this.#verify(to, wanted, suited, signal)
       const at = clock.now()
       const moves = wanted
         .filter((cid) => proven.has(cid.toString()))
@@ -239,10 +240,13 @@ export class HandOver {
           ...{ provider: to, leaseUntil: at + limits.provisionalLeaseMs, at }
         }))
       )
-      // Its lease was extended for the proof: what is not counted on is to be rubbish there.
-      const unproved = wanted.filter((cid) => !proven.has(cid.toString()))
+      // Its lease was extended for the proof: what is not counted on is to be rubbish there. Whoever was only too busy to
+      // prove it has another chance as long as its ticket lasts, or the block would travel twice.
+      const isWaitedFor = (cid: CID): boolean =>
+        !disproved.has(cid.toString()) && suited.get(cid.toString())!.some((part) => this.#openFor(part)?.to === to)
+      const unproved = wanted.filter((cid) => !proven.has(cid.toString()) && !isWaitedFor(cid))
       await index.queueReleases(unproved.map((cid) => ({ provider: to, cid })))
-      this.#forget(moves.map(({ part }) => part))
+      this.#forget([...moves.map(({ part }) => part), ...unproved.flatMap((cid) => suited.get(cid.toString())!)])
       for (const { cid } of moves) accepted.add(cid.toString())
       if (moves.length > 0) log.info('shards were handed over', { from, to, shards: moves.length })
       return accepted
@@ -267,7 +271,9 @@ export class HandOver {
     for (const cid of cids) {
       const suited = (parts.get(cid.toString()) ?? []).filter(
         (part) =>
-          claimed.has(part.segment.id) && !taken.has(part.segment.id) && chooser.suits(to, part, this.#heldBeside(part))
+          claimed.has(part.segment.id) &&
+          !taken.has(part.segment.id) &&
+          chooser.suitsOnceThere(to, part, this.#heldBeside(part))
       )
       for (const { segment } of suited) taken.add(segment.id)
       if (suited.length > 0) found.set(cid.toString(), suited)
@@ -275,39 +281,44 @@ export class HandOver {
     return found
   }
 
-  /** Which of the blocks `to` keeps under our lease, and proves to have. */
+  /** Which of the blocks `to` keeps under our lease and proves to have, and which it shows not to have. */
   async #verify(
     to: string,
     cids: readonly CID[],
     suited: ReadonlyMap<string, Part[]>,
     signal?: AbortSignal
-  ): Promise<Set<string>> {
+  ): Promise<{ proven: ReadonlySet<string>; disproved: ReadonlySet<string> }> {
     const { client, peers, prove, clock, log } = this.#components
     const target = peers.target(to)
-    if (target === undefined || cids.length === 0) return new Set()
+    const proven = new Set<string>()
+    const disproved = new Set<string>()
+    if (target === undefined || cids.length === 0) return { proven, disproved }
     try {
-      return await withDeadline(clock, verifyMsMax, signal, async (inner) => {
+      await withDeadline(clock, verifyMsMax, signal, async (inner) => {
         // What is not committed after all ends by itself, soon; what is, is renewed with the others.
         const terms = { termMs: limits.provisionalLeaseMs }
         const states = await client.renewLeases(target, cids, terms, inner)
         const kept = cids.filter((_, at) => states[at] === 'held')
+        for (const [at, cid] of cids.entries()) if (states[at] !== 'held') disproved.add(cid.toString())
         const blocks = kept.map((cid) => ({ cid, bytes: blockBytesOf(suited.get(cid.toString())![0]!) }))
         const outcomes = await prove(target, blocks, inner)
-        const found = new Set(kept.filter((_, at) => outcomes[at] === 'ok').map(String))
-        peers.report(to, found.size < kept.length ? 'missing' : 'ok')
-        if (found.size < cids.length) {
-          log.warn('what was said to be handed over was not proved', { to, blocks: cids.length, proved: found.size })
+        for (const [at, cid] of kept.entries()) {
+          if (outcomes[at] === 'ok') proven.add(cid.toString())
+          else if (isEvidence(outcomes[at] ?? 'unknown')) disproved.add(cid.toString())
         }
-        // The next time another place is chosen.
-        for (const cid of cids) if (!found.has(cid.toString())) this.#forget(suited.get(cid.toString())!)
-        return found
       })
+      peers.report(to, disproved.size > 0 ? 'missing' : proven.size > 0 ? 'ok' : 'unknown')
+      if (disproved.size > 0) {
+        log.warn('what was said to be handed over is not there', { to, blocks: cids.length, missing: disproved.size })
+      } else if (proven.size < cids.length) {
+        log.info('what was said to be handed over is not proved yet', { to, blocks: cids.length, proved: proven.size })
+      }
     } catch (error) {
       signal?.throwIfAborted()
       peers.report(to, peerOutcomeOf(error))
       log.info('a hand-over could not be verified', { to, error: messageOf(error) })
-      return new Set()
     }
+    return { proven, disproved }
   }
 
   /** Ends the leases on what nothing needs; returns the CIDs. Nothing is kept of it, so strangers fill no table. */
@@ -435,12 +446,17 @@ class Chooser {
     this.#init = init
   }
 
-  /** Whether the shard may be there, with the segment's others where they are. */
-  suits(to: string, { segment, index }: Part, held: readonly string[]): boolean {
+  /** Whether the shard can go there, with the segment's others where they are. */
+  suits(to: string, part: Part, held: readonly string[]): boolean {
+    return this.#components.peers.state(to) === 'online' && this.suitsOnceThere(to, part, held)
+  }
+
+  /** The same of a shard that is said to be there: it is asked for a proof, which says more than when it was last seen. */
+  suitsOnceThere(to: string, { segment, index }: Part, held: readonly string[]): boolean {
     const { peers } = this.#components
     if (this.#isExcluded(to, segment.shards[index]!.cid) || held.includes(to)) return false
     const shared = (domain: string): number => held.filter((other) => peers.domainsOf(other).includes(domain)).length
-    return peers.state(to) === 'online' && peers.domainsOf(to).every((d) => shared(d) < domainShardsMax(segment))
+    return peers.domainsOf(to).every((domain) => shared(domain) < domainShardsMax(segment))
   }
 
   choose(part: Part, held: readonly string[]): string | undefined {

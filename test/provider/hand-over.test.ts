@@ -77,7 +77,7 @@ async function drainOfOwners(owners: readonly string[], batch: (owner: string) =
   return turn
 }
 
-const nothing: HandOverResult = { moved: 0, movedBytes: 0, released: 0, sentBytes: 0, retryAfterMs: 0 }
+const nothing: HandOverResult = { moved: 0, movedBytes: 0, released: 0, tried: 0, sentBytes: 0, retryAfterMs: 0 }
 
 describe('a provider that drains', () => {
   test('does not wait for an owner that takes its time before it serves the others', async () => {
@@ -99,7 +99,7 @@ describe('a provider that drains', () => {
     let sent = 0
     const turn = await drainOfOwners(['liar'], async () => {
       sent++
-      return { ...nothing, sentBytes: 1, why: 'it says that nothing arrives' }
+      return { ...nothing, tried: 1, why: 'it says that nothing arrives' }
     })
     const { signal } = new AbortController()
     for (let seconds = 0; seconds < 600; seconds++) await turn(signal)
@@ -187,6 +187,21 @@ describe('a provider that drains', () => {
     await turns(world, drain, isDone(drain))
     const stored = await gateway.index.listSegments({ afterId: 0, limit: 100 })
     expect(new Set(stored.map(({ shards }) => shards[0]!.provider))).toEqual(new Set([providers[5]!.peerId]))
+  })
+
+  test('nothing was sent to whom there was no connection: a provider that died just before costs nothing', async () => {
+    const { world, gateway, providers, leaver } = await started(6)
+    const segments = Array.from({ length: 12 }, () => segmentAt(providers.slice(0, 4)))
+    await gateway.store(segments)
+    Object.defineProperty(providers[4]!.storage, 'put', {
+      value: async () => {
+        throw new HoldfastError('OFFLINE', 'no connection')
+      }
+    })
+    const drain = await drainOf(world, leaver, await directory())
+    await drain.begin()
+    await turns(world, drain, isDone(drain))
+    expect(await drain.state()).toMatchObject({ moved: 12, movedBytes: 12 * 3000, sentBytes: 12 * 3000 })
   })
 
   test('says whom it waits for, holds up nobody else for it, and goes on when they are there', async () => {

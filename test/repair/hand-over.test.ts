@@ -315,8 +315,8 @@ describe('done', () => {
     expect(given((await where(world, leaver, [cid]))[0]).to.peerId).toBeDefined()
   })
 
-  test('what a holder was not able to prove is let go there', async () => {
-    const { world, gateway, leaver, cid } = await scene()
+  test('a holder too busy to prove it keeps it, and is asked again: it does not travel twice', async () => {
+    const { world, gateway, leaver, cid, providerOf } = await scene()
     const place = given((await where(world, leaver, [cid]))[0])
     const holder = world.providers.find(({ peerId }) => peerId === place.to.peerId)!
     const placed = await bring(world, leaver, cid, place)
@@ -324,6 +324,22 @@ describe('done', () => {
     gateway.client.prove = () => Promise.reject(new HoldfastError('TIMEOUT', 'too busy'))
     expect(await done(world, leaver, [placed])).toEqual([false])
     gateway.client.prove = prove
+    await gateway.release()
+    expect([await has(holder, cid), await has(leaver, cid)]).toEqual([true, true])
+    const again = given((await where(world, leaver, [cid]))[0])
+    expect([again.again, again.to]).toEqual([true, place.to])
+    expect(await done(world, leaver, [{ cid, to: again.to.peerId, ticket: again.ticket }])).toEqual([true])
+    expect(await providerOf(0)).toBe(holder.peerId)
+  })
+
+  test('what a holder was not able to prove is let go there, where nobody remembers that it was to have it', async () => {
+    const { world, gateway, leaver, cid } = await scene()
+    const place = given((await where(world, leaver, [cid]))[0])
+    const holder = world.providers.find(({ peerId }) => peerId === place.to.peerId)!
+    const placed = await bring(world, leaver, cid, place)
+    gateway.client.prove = () => Promise.reject(new HoldfastError('TIMEOUT', 'too busy'))
+    gateway.restart()
+    expect(await done(world, leaver, [placed])).toEqual([false])
     await gateway.release()
     expect([await has(holder, cid), await has(leaver, cid)]).toEqual([false, true])
   })
